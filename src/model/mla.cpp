@@ -1,0 +1,109 @@
+#include <cmath>
+
+#include "model/cache.h"
+#include "zebra/mixers.h"
+
+namespace zebra {
+
+namespace {
+
+constexpr double kLatentNormEps = 1e-6;  // published modules' default, not the model's eps
+
+torch::nn::Linear make_linear(int64_t in, int64_t out, bool bias) {
+  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
+}
+
+}  // namespace
+
+MlaImpl::MlaImpl(const MlaOptions& options) : options_(options) {
+  const auto& o = options_;
+  const int64_t D = o.hidden_size, N = o.num_heads, G = o.num_kv_heads;
+  const int64_t Hn = o.qk_nope_head_dim, Hr = o.qk_rope_head_dim, Hv = o.v_head_dim;
+  q_a_proj = register_module("q_a_proj", make_linear(D, o.q_lora_rank, o.bias));
+  q_b_proj = register_module("q_b_proj", make_linear(o.q_lora_rank, N * (Hn + Hr), false));
+  kv_a_proj_with_mqa =
+      register_module("kv_a_proj_with_mqa", make_linear(D, o.kv_lora_rank + Hr, o.bias));
+  kv_b_proj = register_module("kv_b_proj", make_linear(o.kv_lora_rank, G * (Hn + Hv), false));
+  out_proj = register_module("out_proj", make_linear(N * Hv, D, o.bias));
+  if (o.latent_norm) {
+    q_a_layernorm = register_module("q_a_layernorm", RmsNorm(o.q_lora_rank, kLatentNormEps));
+    kv_a_layernorm = register_module("kv_a_layernorm", RmsNorm(o.kv_lora_rank, kLatentNormEps));
+  }
+}
+
+MlaImpl::Query MlaImpl::query(const at::Tensor& x, const SequenceContext& context) {
+  const int64_t B = x.size(0), T = x.size(1);
+  const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
+  auto low = q_a_proj(x);  // (B, T, Rq)
+  if (options_.latent_norm) low = q_a_layernorm(low);
+  const auto q = q_b_proj(low).view({B, T, options_.num_heads, Hn + Hr});
+  const auto rotated =
+      apply_rope(q.narrow(-1, Hn, Hr), context.mla_rope, RopePairing::kInterleaved);
+  return {q.narrow(-1, 0, Hn), rotated};  // (B, T, N, Hn), (B, T, N, Hr)
+}
+
+at::Tensor MlaImpl::latent(const at::Tensor& x, const SequenceContext& context) {
+  const int64_t Rkv = options_.kv_lora_rank, Hr = options_.qk_rope_head_dim;
+  const auto low = kv_a_proj_with_mqa(x);  // (B, T, Rkv + Hr)
+  auto shared = low.narrow(-1, 0, Rkv);
+  if (options_.latent_norm) shared = kv_a_layernorm(shared.contiguous());
+  const auto key = low.narrow(-1, Rkv, Hr).unsqueeze(2);  // (B, T, 1, Hr)
+  const auto rotated = apply_rope(key, context.mla_rope, RopePairing::kInterleaved).squeeze(2);
+  return torch::cat({shared, rotated}, -1);  // (B, T, Rkv + Hr)
+}
+
+at::Tensor MlaImpl::expanded(const Query& q, const at::Tensor& latent,
+                             const SequenceContext& context) {
+  const int64_t B = latent.size(0), S = latent.size(1);
+  const int64_t G = options_.num_kv_heads, Rkv = options_.kv_lora_rank;
+  const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
+  const int64_t Hv = options_.v_head_dim;
+  const auto kv = kv_b_proj(latent.narrow(-1, 0, Rkv)).view({B, S, G, Hn + Hv});
+  const auto shared = latent.narrow(-1, Rkv, Hr).unsqueeze(2);                       // (B, S, 1, Hr)
+  const auto k = torch::cat({kv.narrow(-1, 0, Hn), shared.expand({B, S, G, Hr})}, -1);  // (B, S, G, Hn+Hr)
+  const auto v = kv.narrow(-1, Hn, Hv);                                              // (B, S, G, Hv)
+  const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + Hr));
+  return causal_attention(torch::cat({q.nope, q.rope}, -1), k, v, scale, context.segments);
+}
+
+// scores = (W_uk^T q_nope) . latent + q_rope . k_rope; the values are expanded after the weighted sum.
+at::Tensor MlaImpl::absorbed(const Query& q, const at::Tensor& latent) {
+  const int64_t B = q.nope.size(0), T = q.nope.size(1), N = options_.num_heads;
+  const int64_t G = options_.num_kv_heads, g = N / G, Rkv = options_.kv_lora_rank;
+  const int64_t Hn = options_.qk_nope_head_dim, Hv = options_.v_head_dim;
+  const auto up = kv_b_proj->weight.view({G, Hn + Hv, Rkv});
+  const auto up_key = up.narrow(1, 0, Hn);      // (G, Hn, Rkv)
+  const auto up_value = up.narrow(1, Hn, Hv);   // (G, Hv, Rkv)
+  const auto grouped = q.nope.view({B, T, G, g, Hn});
+  const auto q_latent = torch::einsum("btgjh,ghr->btgjr", {grouped, up_key}).reshape({B, T, N, Rkv});
+  const auto keys = latent.unsqueeze(2);                        // (B, S, 1, Rkv + Hr)
+  const auto values = keys.narrow(-1, 0, Rkv);                  // (B, S, 1, Rkv)
+  const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + options_.qk_rope_head_dim));
+  const auto mixed = causal_attention(torch::cat({q_latent, q.rope}, -1), keys, values, scale,
+                                      /*segments=*/{});         // (B, T, N, Rkv)
+  const auto y = torch::einsum("btgjr,ghr->btgjh", {mixed.view({B, T, G, g, Rkv}), up_value});
+  return y.reshape({B, T, N, Hv});
+}
+
+at::Tensor MlaImpl::forward(const at::Tensor& x, const SequenceContext& context,
+                            LayerCache* cache) {
+  const int64_t B = x.size(0), T = x.size(1);
+  const auto q = query(x, context);
+  auto shared = latent(x, context);  // (B, T, Rkv + Hr)
+  bool continues = false;
+  if (cache != nullptr) {
+    auto& own = cache_of<MlaCache>(cache, "mla");
+    continues = own.latent.defined();
+    own.latent = shared = append_tokens(own.latent, shared);  // (B, S, Rkv + Hr)
+  }
+  const auto y = continues ? absorbed(q, shared) : expanded(q, shared, context);
+  return out_proj(y.reshape({B, T, options_.num_heads * options_.v_head_dim}));  // (B, T, D)
+}
+
+std::unique_ptr<LayerCache> MlaImpl::make_cache(int64_t /*batch*/) const {
+  return std::make_unique<MlaCache>();
+}
+
+int64_t MlaCache::bytes() const { return bytes_of(latent); }
+
+}  // namespace zebra
