@@ -1,5 +1,13 @@
 # How zebra's targets are made: flags, precompiled headers, modules.
 
+if(ZEBRA_CUDA)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90a-real CACHE STRING "GPU architectures of the kernels")
+  endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # zebra::torch brings the one that LibTorch loads
+  enable_language(CUDA)
+endif()
+
 # Flags of every target of ours. They must be the same everywhere, or the precompiled header is
 # refused; a source that needs others gets SKIP_PRECOMPILE_HEADERS. -fPIC also for executables.
 add_library(zebra_flags INTERFACE)
