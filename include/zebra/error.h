@@ -1,4 +1,5 @@
-// The exceptions that the program turns into exit codes. Anything else that escapes is a bug of ours (exit code 1).
+// The exceptions that the program turns into exit codes. Anything else that escapes is a bug of
+// ours (exit code 1).
 #pragma once
 
 #include <sstream>
@@ -14,13 +15,15 @@ class ConfigError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The run was asked to stop (SIGTERM, time limit) and has saved a checkpoint: exit code 75, run again to continue.
+// The run was asked to stop (SIGTERM, time limit) and has saved a checkpoint: exit code 75, run
+// again to continue.
 class StoppedError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// The run cannot go on (non-finite loss beyond the allowance, no good checkpoint left): exit code 70.
+// The run cannot go on (non-finite loss beyond the allowance, no good checkpoint left): exit
+// code 70.
 class GaveUpError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

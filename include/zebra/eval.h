@@ -1,4 +1,5 @@
-// Measures of a model: held-out loss, divergence from a teacher, multiple choice, preferences, decode speed; generation.
+// Measures of a model: held-out loss, divergence from a teacher, multiple choice, preferences,
+// decode speed; generation.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,24 +17,26 @@
 namespace zebra {
 
 struct TextScores {
-  double nats_per_token = 0;   // over the tokens that have a next token
+  double nats_per_token = 0;  // over the tokens that have a next token
   double bits_per_byte = 0;
-  double kl_per_token = 0;     // KL(teacher || model) over all tokens; 0 without a teacher
-  double top1_agreement = 0;   // share of tokens where both argmaxes are equal; 0 without a teacher
+  double kl_per_token = 0;    // KL(teacher || model) over all tokens; 0 without a teacher
+  double top1_agreement = 0;  // share of tokens where both argmaxes are equal; 0 without a teacher
   int64_t predictions = 0, positions = 0;
 };
 
-// Scores every sequence of `data` (at most `max_sequences` when positive) in file order; sums in float64.
-// teacher: a model with the same vocabulary, or nullptr.
-TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& data, int64_t batch_size,
-                      int64_t max_sequences);
+// Scores every sequence of `data` (at most `max_sequences` when positive) in file order; sums in
+// float64. teacher: a model with the same vocabulary, or nullptr.
+TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& data,
+                      int64_t batch_size, int64_t max_sequences);
 
-// Share of questions whose true ending has the greatest log-probability per character ("acc_norm"), and plain ("acc").
+// Share of questions whose true ending has the greatest log-probability per character ("acc_norm"),
+// and plain ("acc").
 struct ChoiceScores {
   double accuracy = 0, accuracy_norm = 0;
   int64_t questions = 0;
 };
-ChoiceScores score_choices(CausalLm model, const Tokenizer& tokenizer, const std::vector<MultipleChoice>& questions);
+ChoiceScores score_choices(CausalLm model, const Tokenizer& tokenizer,
+                           const std::vector<MultipleChoice>& questions);
 
 // Share of pairs where the model gives the chosen answer the greater summed log-probability.
 struct PreferenceScores {
@@ -41,9 +44,11 @@ struct PreferenceScores {
   double margin = 0;  // mean of chosen minus rejected log-probability, nats
   int64_t pairs = 0;
 };
-PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pairs, int64_t batch_size);
+PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pairs,
+                                   int64_t batch_size);
 
-// Sequence log-probabilities of the answers. -> (2B) float32, in the batch's row order, differentiable.
+// Sequence log-probabilities of the answers. -> (2B) float32, in the batch's row order,
+// differentiable.
 at::Tensor answer_log_probs(CausalLm model, const PreferenceBatch& batch, int64_t chunk_tokens);
 
 struct GenerateOptions {
@@ -52,12 +57,14 @@ struct GenerateOptions {
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
   uint64_t seed = 0;
-  int64_t prefill_chunk = 512;  // prompt tokens in one forward
+  int64_t prefill_chunk = 512;    // prompt tokens in one forward
   std::vector<int64_t> stop_ids;  // generation ends after one of them
 };
 
-// prompt: (1, T) int64, T >= 1 -> generated ids without the prompt. `on_token` sees each id as it is made.
-std::vector<int64_t> generate(CausalLm model, const at::Tensor& prompt, const GenerateOptions& options,
+// prompt: (1, T) int64, T >= 1 -> generated ids without the prompt. `on_token` sees each id as it
+// is made.
+std::vector<int64_t> generate(CausalLm model, const at::Tensor& prompt,
+                              const GenerateOptions& options,
                               const std::function<void(int64_t)>& on_token = {});
 
 struct DecodeSpeed {
@@ -65,6 +72,7 @@ struct DecodeSpeed {
   int64_t cache_bytes = 0;  // at the end
 };
 // Greedy decode of `new_tokens` after a prompt of `prompt_tokens`, prefill not counted.
-DecodeSpeed measure_decode(CausalLm model, int64_t batch, int64_t prompt_tokens, int64_t new_tokens);
+DecodeSpeed measure_decode(CausalLm model, int64_t batch, int64_t prompt_tokens,
+                           int64_t new_tokens);
 
 }  // namespace zebra

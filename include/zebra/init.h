@@ -1,4 +1,5 @@
-// Making a student from a base Llama: attention into MLA by SVD, attention into Mamba2 by copying projections.
+// Making a student from a base Llama: attention into MLA by SVD, attention into Mamba2 by copying
+// projections.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,13 +42,14 @@ struct MlaInit {
   SvdReport report;
 };
 
-// Published initialisation (docs/math/mla_svd.md): separate SVD of W_Q, joint SVD of [W_K; W_V], rope key rows the mean
-// over key heads, singular values into the down-projections. SVD in float32 (float64 for float64 weights).
-// options.num_kv_heads equal to num_heads while the weights have fewer key heads: the full form (heads repeated first).
+// Published initialisation (docs/math/mla_svd.md): separate SVD of W_Q, joint SVD of [W_K; W_V],
+// rope key rows the mean over key heads, singular values into the down-projections. SVD in float32
+// (float64 for float64 weights). options.num_kv_heads equal to num_heads while the weights have
+// fewer key heads: the full form (heads repeated first).
 MlaInit init_mla(const AttentionWeights& base, const MlaOptions& options, int64_t base_kv_heads);
 
-// Smallest rank whose share of sum(sigma^power) reaches `energy`, rounded up to a multiple of `divisor`, at least one
-// divisor, at most the number of singular values.  sigma: (R) descending.
+// Smallest rank whose share of sum(sigma^power) reaches `energy`, rounded up to a multiple of
+// `divisor`, at least one divisor, at most the number of singular values.  sigma: (R) descending.
 int64_t energy_rank(const at::Tensor& sigma, double energy, int64_t divisor, double power);
 
 struct EnergyRankOptions {
@@ -60,9 +62,10 @@ struct EnergyRankOptions {
 std::vector<std::optional<MlaRanks>> energy_ranks(const CausalLm& base, const MlaOptions& options,
                                                   const EnergyRankOptions& energy);
 
-// Student of the kinds in `options.layers` from a Llama base: MLA by SVD, Mamba2 by attention transfer, attention layers,
-// MLPs, norms, embedding and head copied. What the method leaves random (z and dt rows, convolution, dt_bias, A_log)
-// comes from a generator seeded with `seed`, layer by layer, so that layer i is the same in every composition.
+// Student of the kinds in `options.layers` from a Llama base: MLA by SVD, Mamba2 by attention
+// transfer, attention layers, MLPs, norms, embedding and head copied. What the method leaves random
+// (z and dt rows, convolution, dt_bias, A_log) comes from a generator seeded with `seed`, layer by
+// layer, so that layer i is the same in every composition.
 struct InitOptions {
   enum class Mla { kSvd, kRandom };
   enum class Mamba2 { kAttention, kRandom };
@@ -73,7 +76,7 @@ struct InitOptions {
 struct LayerInitReport {
   int64_t layer = 0;
   MixerKind kind = MixerKind::kAttention;
-  SvdReport svd;             // MLA layers only
+  SvdReport svd;  // MLA layers only
 };
 struct InitResult {
   CausalLm model{nullptr};
@@ -81,12 +84,15 @@ struct InitResult {
 };
 InitResult init_student(const CausalLm& base, const ModelOptions& options, const InitOptions& init);
 
-// Relative error of each student mixer's output on the base's own layer inputs: ||student - base||_F / ||base||_F.
-// input_ids: (B, T) int64 -> one value a layer.
-std::vector<double> mixer_output_errors(const CausalLm& base, const CausalLm& student, const at::Tensor& input_ids);
+// Relative error of each student mixer's output on the base's own layer inputs: ||student -
+// base||_F / ||base||_F. input_ids: (B, T) int64 -> one value a layer.
+std::vector<double> mixer_output_errors(const CausalLm& base, const CausalLm& student,
+                                        const at::Tensor& input_ids);
 
-// A hybrid whose MLA layers come from `mla`, Mamba2 layers from `mamba2`, attention layers, embedding, final norm and head
-// from `base`. Whole blocks are taken (mixer, MLP, both norms). options.layers says which.
-CausalLm compose(const CausalLm& base, const CausalLm& mla, const CausalLm& mamba2, const ModelOptions& options);
+// A hybrid whose MLA layers come from `mla`, Mamba2 layers from `mamba2`, attention layers,
+// embedding, final norm and head from `base`. Whole blocks are taken (mixer, MLP, both norms).
+// options.layers says which.
+CausalLm compose(const CausalLm& base, const CausalLm& mla, const CausalLm& mamba2,
+                 const ModelOptions& options);
 
 }  // namespace zebra

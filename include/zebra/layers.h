@@ -45,17 +45,18 @@ enum class RopeScaling { kDefault, kLlama3, kYarn };
 struct RopeOptions {
   RopeScaling scaling = RopeScaling::kDefault;
   double theta = 10000.0;
-  double factor = 1.0;                            // context extension
+  double factor = 1.0;                              // context extension
   int64_t original_max_position_embeddings = 8192;  // the length the frequencies were made for
-  double low_freq_factor = 1.0;                   // llama3 only
-  double high_freq_factor = 4.0;                  // llama3 only
-  double beta_fast = 32.0;                        // YaRN only
-  double beta_slow = 1.0;                         // YaRN only
+  double low_freq_factor = 1.0;                     // llama3 only
+  double high_freq_factor = 4.0;                    // llama3 only
+  double beta_fast = 32.0;                          // YaRN only
+  double beta_slow = 1.0;                           // YaRN only
 };
 
 // Inverse frequencies of one rotary dimension count, and the factor on cos and sin.
-// Llama: theta^(-2i/H). llama3: Hugging Face's piecewise scaling. YaRN: Peng et al. 2023 as DeepSeek wrote it, with
-// factor 0.1 ln(factor) + 1 on cos and sin and the ramp's bounds floored and ceiled.
+// Llama: theta^(-2i/H). llama3: Hugging Face's piecewise scaling. YaRN: Peng et al. 2023 as
+// DeepSeek wrote it, with factor 0.1 ln(factor) + 1 on cos and sin and the ramp's bounds floored
+// and ceiled.
 struct RopeFrequencies {
   RopeFrequencies() = default;
   RopeFrequencies(const RopeOptions& options, int64_t dim);

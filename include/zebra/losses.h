@@ -1,5 +1,6 @@
-// The losses of all stages. Those that need a vocabulary work from hidden states and head matrices in chunks of tokens,
-// so that no (tokens, V) tensor of the whole batch ever exists; gradients are made in the same pass (docs/math/).
+// The losses of all stages. Those that need a vocabulary work from hidden states and head matrices
+// in chunks of tokens, so that no (tokens, V) tensor of the whole batch ever exists; gradients are
+// made in the same pass (docs/math/).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +19,7 @@ struct DistillLossOptions {
   KlDirection direction = KlDirection::kForward;
   double temperature = 1.0;  // both logits are divided by it; the loss is multiplied by its square
   double kl_weight = 1.0;
-  double ce_weight = 0.0;    // cross-entropy on `targets`, at temperature 1
+  double ce_weight = 0.0;  // cross-entropy on `targets`, at temperature 1
   int64_t chunk_tokens = 1024;
 };
 
@@ -27,24 +28,28 @@ struct DistillLossInput {
   at::Tensor student_head;    // (V, D)
   at::Tensor teacher_hidden;  // (M, Dt)  no gradient
   at::Tensor teacher_head;    // (V, Dt)
-  at::Tensor targets;         // (M) int64; -1: no cross-entropy at this token. Undefined when ce_weight is 0
-  at::Tensor kl_weights;      // (M) float32: each token's weight, denominators of the global batch folded in
-  at::Tensor ce_weights;      // (M) float32, or undefined when ce_weight is 0
+  at::Tensor
+      targets;  // (M) int64; -1: no cross-entropy at this token. Undefined when ce_weight is 0
+  at::Tensor
+      kl_weights;  // (M) float32: each token's weight, denominators of the global batch folded in
+  at::Tensor ce_weights;  // (M) float32, or undefined when ce_weight is 0
 };
 
 struct DistillLossOutput {
   at::Tensor loss;    // scalar float32, differentiable in student_hidden and student_head
-  at::Tensor kl_sum;  // scalar: sum over tokens of the unweighted divergence (temperature 1 scale), no gradient
-  at::Tensor ce_sum;  // scalar: sum over tokens with a target of -log p, no gradient; 0 without targets
-  at::Tensor agree;   // scalar: tokens where both argmaxes are equal, no gradient
+  at::Tensor kl_sum;  // scalar: sum over tokens of the unweighted divergence (temperature 1 scale),
+                      // no gradient
+  at::Tensor
+      ce_sum;  // scalar: sum over tokens with a target of -log p, no gradient; 0 without targets
+  at::Tensor agree;  // scalar: tokens where both argmaxes are equal, no gradient
 };
 
 // loss = kl_weight * sum_m kl_weights_m KL_m + ce_weight * sum_m ce_weights_m CE_m.
 // The head gradient is accumulated in float32 over the chunks.
 DistillLossOutput distill_loss(const DistillLossInput& in, const DistillLossOptions& options);
 
-// -log p(target) of each token from hidden states, differentiable in hidden and head, chunked, logits in float32.
-// hidden: (M, D), head: (V, D), targets: (M) int64, none negative -> (M) float32
+// -log p(target) of each token from hidden states, differentiable in hidden and head, chunked,
+// logits in float32. hidden: (M, D), head: (V, D), targets: (M) int64, none negative -> (M) float32
 at::Tensor token_nll(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                      int64_t chunk_tokens);
 
@@ -53,17 +58,21 @@ enum class IldForm {
   kMeanSquared,  // mean over tokens and width of the squared difference
 };
 
-// Distance of a student's tensor from its teacher's. student, teacher: (B, T, D), weights: (B, T) float32 with the
-// denominator of the global batch folded in -> scalar float32. The gradient of kNorm at a zero difference is zero.
-at::Tensor ild_distance(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& weights, IldForm form);
+// Distance of a student's tensor from its teacher's. student, teacher: (B, T, D), weights: (B, T)
+// float32 with the denominator of the global batch folded in -> scalar float32. The gradient of
+// kNorm at a zero difference is zero.
+at::Tensor ild_distance(const at::Tensor& student, const at::Tensor& teacher,
+                        const at::Tensor& weights, IldForm form);
 
 struct DpoOutput {
-  at::Tensor loss;      // scalar: sum over pairs of -logsigmoid(beta * margin) * pair_weight
-  at::Tensor margins;   // (B) beta * ((chosen - reference chosen) - (rejected - reference rejected)), no gradient
+  at::Tensor loss;     // scalar: sum over pairs of -logsigmoid(beta * margin) * pair_weight
+  at::Tensor margins;  // (B) beta * ((chosen - reference chosen) - (rejected - reference
+                       // rejected)), no gradient
 };
 
 // Sigmoid DPO (Rafailov et al. 2023, eq. 7). All inputs (B) float32 sequence log-probabilities.
-DpoOutput dpo_loss(const at::Tensor& chosen, const at::Tensor& rejected, const at::Tensor& reference_chosen,
-                   const at::Tensor& reference_rejected, double beta, double pair_weight);
+DpoOutput dpo_loss(const at::Tensor& chosen, const at::Tensor& rejected,
+                   const at::Tensor& reference_chosen, const at::Tensor& reference_rejected,
+                   double beta, double pair_weight);
 
 }  // namespace zebra

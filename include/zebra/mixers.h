@@ -1,4 +1,5 @@
-// The three kinds of sequence mixer. Each has one forward for training and generation: the cache is an argument.
+// The three kinds of sequence mixer. Each has one forward for training and generation: the cache is
+// an argument.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -18,9 +19,9 @@ enum class MixerKind { kAttention, kMla, kMamba2 };
 
 // What all layers of one forward pass share.
 struct SequenceContext {
-  at::Tensor segments;   // undefined or (B, T) int64
-  RopeTable rope;        // for attention heads
-  RopeTable mla_rope;    // for the rotary part of MLA heads
+  at::Tensor segments;  // undefined or (B, T) int64
+  RopeTable rope;       // for attention heads
+  RopeTable mla_rope;   // for the rotary part of MLA heads
 };
 
 // State of one layer for one batch of sequences.
@@ -32,13 +33,16 @@ class LayerCache {
 
 class Mixer : public torch::nn::Module {
  public:
-  // x: (B, T, D) -> (B, T, D). With a cache (of this mixer's own make), x continues the cached sequence.
-  virtual at::Tensor forward(const at::Tensor& x, const SequenceContext& context, LayerCache* cache) = 0;
+  // x: (B, T, D) -> (B, T, D). With a cache (of this mixer's own make), x continues the cached
+  // sequence.
+  virtual at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
+                             LayerCache* cache) = 0;
   virtual std::unique_ptr<LayerCache> make_cache(int64_t batch) const = 0;
   virtual MixerKind kind() const = 0;
 };
 
-// ---- attention -------------------------------------------------------------------------------------------------------
+// ---- attention
+// -------------------------------------------------------------------------------------------------------
 
 struct AttentionOptions {
   int64_t hidden_size = 2048;  // D
@@ -56,7 +60,8 @@ struct AttentionCache : LayerCache {
 class AttentionImpl : public Mixer {
  public:
   explicit AttentionImpl(const AttentionOptions& options);
-  at::Tensor forward(const at::Tensor& x, const SequenceContext& context, LayerCache* cache) override;
+  at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
+                     LayerCache* cache) override;
   std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
   MixerKind kind() const override { return MixerKind::kAttention; }
 
@@ -66,7 +71,8 @@ class AttentionImpl : public Mixer {
   AttentionOptions options_;
 };
 
-// ---- MLA -------------------------------------------------------------------------------------------------------------
+// ---- MLA
+// -------------------------------------------------------------------------------------------------------------
 
 struct MlaRanks {
   int64_t q_lora_rank = 1344;  // Rq
@@ -74,37 +80,41 @@ struct MlaRanks {
 };
 
 struct MlaOptions {
-  int64_t hidden_size = 2048;      // D
-  int64_t num_heads = 32;          // N
-  int64_t num_kv_heads = 8;        // G: heads that kv_b makes; equal to num_heads in the full form
-  int64_t q_lora_rank = 1344;      // Rq
-  int64_t kv_lora_rank = 128;      // Rkv
-  int64_t qk_nope_head_dim = 32;   // Hn
-  int64_t qk_rope_head_dim = 32;   // Hr
-  int64_t v_head_dim = 64;         // Hv
-  bool latent_norm = false;        // RMSNorm (eps 1e-6) on both latents
-  bool bias = false;               // on q_a, kv_a and out
-  int64_t rank_divisor = 8;        // ranks are multiples of it
-  RopeOptions rope;                // of the rotary part
+  int64_t hidden_size = 2048;     // D
+  int64_t num_heads = 32;         // N
+  int64_t num_kv_heads = 8;       // G: heads that kv_b makes; equal to num_heads in the full form
+  int64_t q_lora_rank = 1344;     // Rq
+  int64_t kv_lora_rank = 128;     // Rkv
+  int64_t qk_nope_head_dim = 32;  // Hn
+  int64_t qk_rope_head_dim = 32;  // Hr
+  int64_t v_head_dim = 64;        // Hv
+  bool latent_norm = false;       // RMSNorm (eps 1e-6) on both latents
+  bool bias = false;              // on q_a, kv_a and out
+  int64_t rank_divisor = 8;       // ranks are multiples of it
+  RopeOptions rope;               // of the rotary part
 };
 
 struct MlaCache : LayerCache {
-  at::Tensor latent;  // (B, S, Rkv + Hr): the latent (after its norm) and the rotated rope key; undefined at first
+  at::Tensor latent;  // (B, S, Rkv + Hr): the latent (after its norm) and the rotated rope key;
+                      // undefined at first
   int64_t bytes() const override;
 };
 
-// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) with grouped key/value up-projections, as Zebra-Llama has it.
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) with grouped key/value
+// up-projections, as Zebra-Llama has it.
 class MlaImpl : public Mixer {
  public:
   explicit MlaImpl(const MlaOptions& options);
-  // Without a cache, and for the first piece of one, keys and values are expanded; later pieces attend in the latent
-  // space (absorbed), reading Rkv + Hr values a token.
-  at::Tensor forward(const at::Tensor& x, const SequenceContext& context, LayerCache* cache) override;
+  // Without a cache, and for the first piece of one, keys and values are expanded; later pieces
+  // attend in the latent space (absorbed), reading Rkv + Hr values a token.
+  at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
+                     LayerCache* cache) override;
   std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
   MixerKind kind() const override { return MixerKind::kMla; }
   const MlaOptions& options() const { return options_; }
 
-  torch::nn::Linear q_a_proj{nullptr}, q_b_proj{nullptr}, kv_a_proj_with_mqa{nullptr}, kv_b_proj{nullptr}, out_proj{nullptr};
+  torch::nn::Linear q_a_proj{nullptr}, q_b_proj{nullptr}, kv_a_proj_with_mqa{nullptr},
+      kv_b_proj{nullptr}, out_proj{nullptr};
   RmsNorm q_a_layernorm{nullptr}, kv_a_layernorm{nullptr};  // null without latent_norm
 
  private:
@@ -119,32 +129,36 @@ class MlaImpl : public Mixer {
   MlaOptions options_;
 };
 
-// ---- Mamba2 ----------------------------------------------------------------------------------------------------------
+// ---- Mamba2
+// ----------------------------------------------------------------------------------------------------------
 
 struct Mamba2Options {
-  int64_t hidden_size = 2048;   // D
-  int64_t num_heads = 32;       // N
-  int64_t num_kv_heads = 8;     // G: heads of x and B
-  int64_t head_dim = 64;        // P = Z
-  int64_t d_conv = 4;           // K
-  int64_t chunk_size = 256;     // L of the published kernels; any length gives the same numbers
+  int64_t hidden_size = 2048;  // D
+  int64_t num_heads = 32;      // N
+  int64_t num_kv_heads = 8;    // G: heads of x and B
+  int64_t head_dim = 64;       // P = Z
+  int64_t d_conv = 4;          // K
+  int64_t chunk_size = 256;    // L of the published kernels; any length gives the same numbers
   bool repeat_kv_before_conv = false;
   bool conv_bias = true;
-  bool bias = false;            // on in_proj and out_proj
+  bool bias = false;  // on in_proj and out_proj
   double norm_eps = 1e-5;
 };
 
 struct Mamba2Cache : LayerCache {
-  at::Tensor conv;  // (B, C, K) last inputs of the convolution, newest last; undefined before the first token
+  at::Tensor conv;  // (B, C, K) last inputs of the convolution, newest last; undefined before the
+                    // first token
   at::Tensor ssm;   // (B, N, P, Z) float32
   int64_t bytes() const override;
 };
 
-// Mamba2 with the heads of a grouped-query attention layer: x, B narrower than C (MambaInLlama, arXiv 2408.15237).
+// Mamba2 with the heads of a grouped-query attention layer: x, B narrower than C (MambaInLlama,
+// arXiv 2408.15237).
 class Mamba2Impl : public Mixer {
  public:
   explicit Mamba2Impl(const Mamba2Options& options);
-  at::Tensor forward(const at::Tensor& x, const SequenceContext& context, LayerCache* cache) override;
+  at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
+                     LayerCache* cache) override;
   std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
   MixerKind kind() const override { return MixerKind::kMamba2; }
   const Mamba2Options& options() const { return options_; }

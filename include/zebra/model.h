@@ -1,5 +1,6 @@
 // A causal language model whose layers are attention, MLA or Mamba2 blocks inside Llama's shell.
-// Parameter names are those of the checkpoint files (Hugging Face Llama, published hybrids): model.layers.3.mla.kv_b_proj.weight.
+// Parameter names are those of the checkpoint files (Hugging Face Llama, published hybrids):
+// model.layers.3.mla.kv_b_proj.weight.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -20,26 +21,28 @@
 namespace zebra {
 
 struct ModelOptions {
-  int64_t vocab_size = 128256;      // V
-  int64_t hidden_size = 2048;       // D
+  int64_t vocab_size = 128256;       // V
+  int64_t hidden_size = 2048;        // D
   int64_t intermediate_size = 8192;  // F
-  int64_t num_heads = 32;           // N
-  int64_t num_kv_heads = 8;         // G
-  int64_t head_dim = 64;            // H
+  int64_t num_heads = 32;            // N
+  int64_t num_kv_heads = 8;          // G
+  int64_t head_dim = 64;             // H
   int64_t max_position_embeddings = 131072;
   double rms_norm_eps = 1e-5;
-  RopeOptions rope;                 // of attention layers
+  RopeOptions rope;  // of attention layers
   bool attention_bias = false;
   bool mlp_bias = false;
-  bool tie_word_embeddings = true;  // the head is the embedding; there is no lm_head.weight parameter then
+  bool tie_word_embeddings =
+      true;  // the head is the embedding; there is no lm_head.weight parameter then
   double initializer_range = 0.02;
   int64_t bos_token_id = 1;
   std::vector<int64_t> eos_token_ids = {2};
 
-  std::vector<MixerKind> layers;    // one kind a layer; its length is the depth
-  MlaOptions mla;                   // used where layers[i] is kMla
-  std::vector<std::optional<MlaRanks>> mla_ranks;  // empty, or one a layer: ranks that replace mla's in that layer
-  Mamba2Options mamba2;             // used where layers[i] is kMamba2
+  std::vector<MixerKind> layers;  // one kind a layer; its length is the depth
+  MlaOptions mla;                 // used where layers[i] is kMla
+  std::vector<std::optional<MlaRanks>>
+      mla_ranks;         // empty, or one a layer: ranks that replace mla's in that layer
+  Mamba2Options mamba2;  // used where layers[i] is kMamba2
 
   int64_t num_layers() const { return static_cast<int64_t>(layers.size()); }
   MlaOptions mla_of_layer(int64_t layer) const;  // mla with this layer's ranks
@@ -73,7 +76,8 @@ struct ModelCache {
 
 // Collects what ILD compares.
 struct HiddenStates {
-  std::vector<at::Tensor> hidden;     // L + 1 of (B, T, D): inputs of the blocks, then the final norm's output
+  std::vector<at::Tensor>
+      hidden;  // L + 1 of (B, T, D): inputs of the blocks, then the final norm's output
   std::vector<at::Tensor> mixer_out;  // L of (B, T, D)
 };
 
@@ -83,20 +87,24 @@ class CausalLmImpl : public torch::nn::Module {
   explicit CausalLmImpl(const ModelOptions& options);
 
   // input_ids: (B, T) int64 -> hidden states after the final norm (B, T, D).
-  // segments: undefined or (B, T) int64, see ops.h. cache: nullptr, or grows by T (then segments must be undefined).
-  at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& segments, ModelCache* cache = nullptr);
+  // segments: undefined or (B, T) int64, see ops.h. cache: nullptr, or grows by T (then segments
+  // must be undefined).
+  at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& segments,
+                     ModelCache* cache = nullptr);
 
-  // A model out of existing blocks, which it shares with whoever holds them (nothing is copied). `shell` gives embedding,
-  // final norm and head; blocks[i] must be of kind options.layers[i].
+  // A model out of existing blocks, which it shares with whoever holds them (nothing is copied).
+  // `shell` gives embedding, final norm and head; blocks[i] must be of kind options.layers[i].
   CausalLmImpl(const ModelOptions& options, const CausalLmImpl& shell, std::vector<Block> blocks);
 
   // The same as forward, keeping every layer's tensors.
   HiddenStates forward_all(const at::Tensor& input_ids, const at::Tensor& segments);
 
-  at::Tensor embed(const at::Tensor& input_ids);          // (B, T) -> (B, T, D)
-  SequenceContext context(const at::Tensor& input_ids, const at::Tensor& segments, int64_t offset) const;
-  at::Tensor head_weight() const;                         // (V, D), the embedding when tied
-  at::Tensor logits(const at::Tensor& hidden) const;      // (..., D) -> (..., V) float32 (float64 for a float64 model)
+  at::Tensor embed(const at::Tensor& input_ids);  // (B, T) -> (B, T, D)
+  SequenceContext context(const at::Tensor& input_ids, const at::Tensor& segments,
+                          int64_t offset) const;
+  at::Tensor head_weight() const;  // (V, D), the embedding when tied
+  at::Tensor logits(const at::Tensor& hidden)
+      const;  // (..., D) -> (..., V) float32 (float64 for a float64 model)
 
   ModelCache make_cache(int64_t batch) const;
 
@@ -108,7 +116,8 @@ class CausalLmImpl : public torch::nn::Module {
   void make_rope();
 
   ModelOptions options_;
-  std::shared_ptr<torch::nn::Module> model_;  // holds embed_tokens, layers, norm under the prefix "model."
+  std::shared_ptr<torch::nn::Module>
+      model_;  // holds embed_tokens, layers, norm under the prefix "model."
   torch::nn::Embedding embed_tokens_{nullptr};
   std::vector<Block> blocks_;
   RmsNorm norm_{nullptr};
@@ -120,9 +129,10 @@ TORCH_MODULE(CausalLm);
 // Parameters of a model with these options, counted without making it. Tied heads count once.
 int64_t count_parameters(const ModelOptions& options);
 
-// Cache sizes in values (not bytes), docs/math/mla_svd.md: what grows with every token, and what does not.
+// Cache sizes in values (not bytes), docs/math/mla_svd.md: what grows with every token, and what
+// does not.
 struct CacheSize {
-  int64_t kv_values_per_token = 0;       // keys and values, or latents and rope keys, over all layers
+  int64_t kv_values_per_token = 0;  // keys and values, or latents and rope keys, over all layers
   int64_t state_values_per_sequence = 0;  // convolution and SSM states
 };
 CacheSize cache_size(const ModelOptions& options);

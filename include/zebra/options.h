@@ -2,12 +2,13 @@
 //
 //   struct AdamOptions {
 //     double beta1 = 0.9;
-//     template <class Visitor> void fields(Visitor&& visit) { visit("beta1", beta1, "Decay of the first moment."); }
+//     template <class Visitor> void fields(Visitor&& visit) { visit("beta1", beta1, "Decay of the
+//     first moment."); }
 //   };
 //
-// Reading YAML, writing the resolved recipe, the schema, the documentation and the check for unknown keys are visitors
-// over that list. A field is a bool, int64_t, double, std::string, an enum with names, a std::optional or std::vector of
-// those, or another struct with fields.
+// Reading YAML, writing the resolved recipe, the schema, the documentation and the check for
+// unknown keys are visitors over that list. A field is a bool, int64_t, double, std::string, an
+// enum with names, a std::optional or std::vector of those, or another struct with fields.
 #pragma once
 
 #include <array>
@@ -21,7 +22,8 @@
 
 namespace zebra {
 
-// Specialised beside each enum: static constexpr std::array<std::pair<Enum, std::string_view>, n> names.
+// Specialised beside each enum: static constexpr std::array<std::pair<Enum, std::string_view>, n>
+// names.
 template <class Enum>
 struct EnumNames;
 

@@ -1,4 +1,5 @@
-// One YAML file is one whole job: this is its form. Every key, default and meaning stands in `fields`.
+// One YAML file is one whole job: this is its form. Every key, default and meaning stands in
+// `fields`.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +36,8 @@ struct ScheduleOptions {
 struct OptimizerOptions {
   double learning_rate = 2e-4;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
-  double weight_decay = 0.0;   // decoupled; never on norms, biases, A_log, D, dt_bias
-  double clip_norm = 1.0;      // 0: no clipping
+  double weight_decay = 0.0;  // decoupled; never on norms, biases, A_log, D, dt_bias
+  double clip_norm = 1.0;     // 0: no clipping
   ScheduleOptions schedule;
 
   template <class Visitor>
@@ -45,7 +46,8 @@ struct OptimizerOptions {
     visit("beta1", beta1, "AdamW: decay of the first moment.");
     visit("beta2", beta2, "AdamW: decay of the second moment.");
     visit("eps", eps, "AdamW: added to the root of the second moment.");
-    visit("weight_decay", weight_decay, "Decoupled decay; norms, biases, A_log, D and dt_bias are left out.");
+    visit("weight_decay", weight_decay,
+          "Decoupled decay; norms, biases, A_log, D and dt_bias are left out.");
     visit("clip_norm", clip_norm, "Global gradient norm limit; 0 switches it off.");
     visit("schedule", schedule, "Learning rate over the steps.");
   }
@@ -57,8 +59,8 @@ enum class Normalize {
 };
 
 struct IldStage {
-  double tokens = 0;          // per student; 0: one epoch
-  int64_t batch_size = 16;    // sequences of the global batch
+  double tokens = 0;             // per student; 0: one epoch
+  int64_t batch_size = 16;       // sequences of the global batch
   int64_t micro_batch_size = 0;  // sequences in one forward; 0: the whole batch
   OptimizerOptions optimizer;
   IldForm form = IldForm::kNorm;
@@ -68,7 +70,8 @@ struct IldStage {
   void fields(Visitor&& visit) {
     visit("tokens", tokens, "Training tokens of each student; 0 means one epoch.");
     visit("batch_size", batch_size, "Sequences in the global batch.");
-    visit("micro_batch_size", micro_batch_size, "Sequences in one forward; 0 means the whole batch.");
+    visit("micro_batch_size", micro_batch_size,
+          "Sequences in one forward; 0 means the whole batch.");
     visit("optimizer", optimizer, "AdamW and its schedule.");
     visit("form", form, "norm (unsquared L2, as published) or mean_squared.");
     visit("hidden_weight", hidden_weight, "Weight of the block output's distance.");
@@ -85,8 +88,10 @@ struct KlOptions {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("direction", direction, "forward (teacher || student), reverse or js.");
-    visit("temperature", temperature, "Both logits are divided by it; the loss is multiplied by its square.");
-    visit("normalize", normalize, "sequence (sum over tokens divided by sequences, as published) or token.");
+    visit("temperature", temperature,
+          "Both logits are divided by it; the loss is multiplied by its square.");
+    visit("normalize", normalize,
+          "sequence (sum over tokens divided by sequences, as published) or token.");
     visit("chunk_tokens", chunk_tokens, "Tokens whose logits exist at one time.");
   }
 };
@@ -103,7 +108,8 @@ struct DistillStage {
   void fields(Visitor&& visit) {
     visit("tokens", tokens, "Training tokens; 0 means one epoch.");
     visit("batch_size", batch_size, "Sequences in the global batch.");
-    visit("micro_batch_size", micro_batch_size, "Sequences in one forward; 0 means the whole batch.");
+    visit("micro_batch_size", micro_batch_size,
+          "Sequences in one forward; 0 means the whole batch.");
     visit("optimizer", optimizer, "AdamW and its schedule.");
     visit("kl", kl, "Divergence from the teacher.");
     visit("kl_weight", kl_weight, "Weight of the divergence.");
@@ -146,7 +152,8 @@ struct PretrainStage {
   void fields(Visitor&& visit) {
     visit("tokens", tokens, "Training tokens; 0 means one epoch.");
     visit("batch_size", batch_size, "Sequences in the global batch.");
-    visit("micro_batch_size", micro_batch_size, "Sequences in one forward; 0 means the whole batch.");
+    visit("micro_batch_size", micro_batch_size,
+          "Sequences in one forward; 0 means the whole batch.");
     visit("optimizer", optimizer, "AdamW and its schedule.");
   }
 };
@@ -173,7 +180,7 @@ struct MlaRecipe {
   int64_t qk_nope_head_dim = 32, qk_rope_head_dim = 32, v_head_dim = 64;
   bool latent_norm = false, full_kv_heads = false;
   int64_t rank_divisor = 8;
-  std::string rope = "yarn";          // yarn or default
+  std::string rope = "yarn";  // yarn or default
   double rope_factor = 1.0;
   int64_t rope_original_max_position = 0;  // 0: the base's
   std::optional<double> q_energy, kv_energy;
@@ -186,15 +193,18 @@ struct MlaRecipe {
     visit("qk_nope_head_dim", qk_nope_head_dim, "Head width without rotation.");
     visit("qk_rope_head_dim", qk_rope_head_dim, "Head width with rotation.");
     visit("v_head_dim", v_head_dim, "Width of a value head; must be the base's head width.");
-    visit("latent_norm", latent_norm, "RMSNorm on both latents (breaks the factorisation at the start).");
+    visit("latent_norm", latent_norm,
+          "RMSNorm on both latents (breaks the factorisation at the start).");
     visit("full_kv_heads", full_kv_heads, "One key/value head for each query head.");
     visit("rank_divisor", rank_divisor, "Ranks must be multiples of it.");
     visit("rope", rope, "yarn or default.");
     visit("rope_factor", rope_factor, "YaRN: context extension.");
-    visit("rope_original_max_position", rope_original_max_position, "YaRN: original length; 0 means the base's.");
+    visit("rope_original_max_position", rope_original_max_position,
+          "YaRN: original length; 0 means the base's.");
     visit("q_energy", q_energy, "Choose each layer's query rank by this share of energy.");
     visit("kv_energy", kv_energy, "Choose each layer's key/value rank by this share of energy.");
-    visit("fixed_ranks_at_ends", fixed_ranks_at_ends, "With energies: first and last layer keep the fixed ranks.");
+    visit("fixed_ranks_at_ends", fixed_ranks_at_ends,
+          "With energies: first and last layer keep the fixed ranks.");
   }
 };
 
@@ -206,14 +216,17 @@ struct Mamba2Recipe {
   void fields(Visitor&& visit) {
     visit("d_conv", d_conv, "Width of the causal convolution.");
     visit("chunk_size", chunk_size, "Chunk of the scan; any length gives the same numbers.");
-    visit("repeat_kv_before_conv", repeat_kv_before_conv, "Repeat grouped heads before the convolution.");
+    visit("repeat_kv_before_conv", repeat_kv_before_conv,
+          "Repeat grouped heads before the convolution.");
   }
 };
 
-// `mla_layers` is a list of indices, or {select: smart, count: n}; every other layer is Mamba2 unless listed as attention.
+// `mla_layers` is a list of indices, or {select: smart, count: n}; every other layer is Mamba2
+// unless listed as attention.
 struct HybridRecipe {
   std::vector<int64_t> mla_layers;
   std::optional<int64_t> smart_count;  // layers chosen by SMART; mla_layers is empty then
+  int64_t smart_sequences = 64;        // training sequences that SMART measures sensitivities on
   std::vector<int64_t> attention_layers;
   MlaRecipe mla;
   Mamba2Recipe mamba2;
@@ -222,6 +235,8 @@ struct HybridRecipe {
   void fields(Visitor&& visit) {
     visit("mla_layers", mla_layers, "Indices of the MLA layers; empty with smart_count.");
     visit("smart_count", smart_count, "Number of MLA layers to be chosen by sensitivity (SMART).");
+    visit("smart_sequences", smart_sequences,
+          "Training sequences that SMART measures sensitivities on.");
     visit("attention_layers", attention_layers, "Layers that stay attention.");
     visit("mla", mla, "Shape of the MLA layers.");
     visit("mamba2", mamba2, "Shape of the Mamba2 layers.");
@@ -237,7 +252,8 @@ struct InitRecipe {
   void fields(Visitor&& visit) {
     visit("mla", mla, "svd (published) or random.");
     visit("mamba2", mamba2, "attention (published) or random.");
-    visit("calibration_sequences", calibration_sequences, "Sequences for the conversion report's output errors.");
+    visit("calibration_sequences", calibration_sequences,
+          "Sequences for the conversion report's output errors.");
   }
 };
 
@@ -267,7 +283,8 @@ struct DataRecipe {
     visit("packing", packing, "concat (cut anywhere) or none (one document a sequence, padded).");
     visit("bos", bos, "Where the first token goes: document, sequence or none.");
     visit("eos", eos, "End token after each document.");
-    visit("cross_document", cross_document, "Documents of a sequence see each other, as in the published runs.");
+    visit("cross_document", cross_document,
+          "Documents of a sequence see each other, as in the published runs.");
     visit("recut", recut, "concat: cut the token stream at another offset in each epoch.");
     visit("train", train, "Training text.");
     visit("validation", validation, "Held-out text for every number in the report.");
@@ -275,9 +292,9 @@ struct DataRecipe {
 };
 
 struct EvalRecipe {
-  int64_t max_sequences = 0;   // 0: all
+  int64_t max_sequences = 0;  // 0: all
   int64_t batch_size = 16;
-  std::string choices;         // multiple-choice file
+  std::string choices;  // multiple-choice file
   bool speed = true;
 
   template <class Visitor>
@@ -328,7 +345,8 @@ struct NewModelRecipe {
     visit("num_heads", num_heads, "Query heads.");
     visit("num_kv_heads", num_kv_heads, "Key/value heads.");
     visit("head_dim", head_dim, "Head width.");
-    visit("max_position_embeddings", max_position_embeddings, "Longest sequence the config promises.");
+    visit("max_position_embeddings", max_position_embeddings,
+          "Longest sequence the config promises.");
     visit("rope_theta", rope_theta, "Base of the rotary frequencies.");
     visit("initializer_range", initializer_range, "Standard deviation of the random weights.");
     visit("tokenizer", tokenizer, "Folder or tokenizer.model file.");
@@ -338,7 +356,7 @@ struct NewModelRecipe {
 struct Recipe {
   std::string name;
   int64_t seed = 42;
-  std::string output;                 // run folder
+  std::string output;  // run folder
   std::optional<ModelSource> base;
   std::optional<ModelSource> teacher;  // for distill; ILD always uses the base. Absent: the base
   std::optional<NewModelRecipe> new_model;
@@ -348,9 +366,9 @@ struct Recipe {
   StageOptions stages;
   EvalRecipe eval;
   CheckpointRecipe checkpoint;
-  std::string device = "cpu";   // cpu, cuda or cuda:N
-  std::string dtype = "fp32";   // fp32 or bf16
-  int64_t threads = 0;          // 0: the machine's cores
+  std::string device = "cpu";  // cpu, cuda or cuda:N
+  std::string dtype = "fp32";  // fp32 or bf16
+  int64_t threads = 0;         // 0: the machine's cores
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -372,17 +390,19 @@ struct Recipe {
   }
 };
 
-// Reads a recipe and applies `overrides` ("key.path=value"). Throws ConfigError whose text lists every mistake, one a
-// line, each with file, line, key and the nearest known key. Loads no model.
+// Reads a recipe and applies `overrides` ("key.path=value"). Throws ConfigError whose text lists
+// every mistake, one a line, each with file, line, key and the nearest known key. Loads no model.
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 
 // All mistakes of a recipe file, without throwing: what `zebra validate` prints.
-std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides);
+std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
+                                        const std::vector<std::string>& overrides);
 
 // The whole recipe with every default written out; reading it gives the same recipe.
 std::string write_recipe(const Recipe& recipe);
 
-// Markdown table of every key, type, default and meaning: recipes/README.md. JSON schema of the same.
+// Markdown table of every key, type, default and meaning: recipes/README.md. JSON schema of the
+// same.
 std::string recipe_reference();
 std::string recipe_schema();
 

@@ -1,5 +1,6 @@
 // Reading and writing safetensors files and folders of them. Knows tensors and names, not models.
-// Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}}, the data.
+// Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}},
+// the data.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,8 +20,9 @@ struct TensorInfo {
   uint64_t begin = 0, end = 0;  // bytes within the data part
 };
 
-// One mapped file. Opening checks the whole header against the file: lengths, dtypes, shapes, offsets without gaps or
-// overlaps. A header that lies is refused with the file's name (ConfigError).
+// One mapped file. Opening checks the whole header against the file: lengths, dtypes, shapes,
+// offsets without gaps or overlaps. A header that lies is refused with the file's name
+// (ConfigError).
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
@@ -38,15 +40,17 @@ class SafetensorsFile {
   std::unique_ptr<Impl> impl_;
 };
 
-// A folder's weights: model.safetensors, or the shards that model.safetensors.index.json names. Files are mapped when a
-// tensor of theirs is first read and the last one is unmapped when another is opened, so host memory stays at one shard.
+// A folder's weights: model.safetensors, or the shards that model.safetensors.index.json names.
+// Files are mapped when a tensor of theirs is first read and the last one is unmapped when another
+// is opened, so host memory stays at one shard.
 class WeightFolder {
  public:
   explicit WeightFolder(const std::filesystem::path& folder);
   bool contains(const std::string& name) const;
-  std::vector<std::string> names() const;          // sorted
+  std::vector<std::string> names() const;  // sorted
   TensorInfo info(const std::string& name) const;
-  at::Tensor read(const std::string& name) const;  // ConfigError names tensor and folder when it is missing
+  at::Tensor read(
+      const std::string& name) const;  // ConfigError names tensor and folder when it is missing
   std::filesystem::path file_of(const std::string& name) const;
 
  private:
@@ -55,12 +59,15 @@ class WeightFolder {
   mutable std::unique_ptr<SafetensorsFile> open_;
 };
 
-// Writes one file (to a temporary name, fsync, rename). Tensors may lie on any device; names are written sorted.
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors,
+// Writes one file (to a temporary name, fsync, rename). Tensors may lie on any device; names are
+// written sorted.
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// Writes a folder's weights one tensor at a time: single file up to `shard_bytes`, beyond that numbered shards with an
-// index. `tensor` is called once for each name, in the order of `infos`, so the caller need not hold them all.
+// Writes a folder's weights one tensor at a time: single file up to `shard_bytes`, beyond that
+// numbered shards with an index. `tensor` is called once for each name, in the order of `infos`, so
+// the caller need not hold them all.
 struct WeightWriterOptions {
   uint64_t shard_bytes = 5'000'000'000;
 };
@@ -70,6 +77,7 @@ class WeightSource {
   virtual std::vector<std::pair<std::string, TensorInfo>> infos() const = 0;  // offsets are ignored
   virtual at::Tensor tensor(const std::string& name) = 0;
 };
-void write_weight_folder(const std::filesystem::path& folder, WeightSource& source, const WeightWriterOptions& options);
+void write_weight_folder(const std::filesystem::path& folder, WeightSource& source,
+                         const WeightWriterOptions& options);
 
 }  // namespace zebra

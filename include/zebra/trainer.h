@@ -1,4 +1,5 @@
-// Runs a recipe: every stage that is missing, nothing twice, from the last good checkpoint inside a stage.
+// Runs a recipe: every stage that is missing, nothing twice, from the last good checkpoint inside a
+// stage.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,10 @@
 namespace zebra {
 
 struct RunOptions {
-  std::filesystem::path root = ".";   // where relative model and data paths start
-  std::vector<std::string> only;      // stage names; empty: all
-  std::string from;                   // first stage to run again; empty: continue
-  bool fresh = false;                 // discard what the run folder holds
+  std::filesystem::path root = ".";  // where relative model and data paths start
+  std::vector<std::string> only;     // stage names; empty: all
+  std::string from;                  // first stage to run again; empty: continue
+  bool fresh = false;                // discard what the run folder holds
 };
 
 // Stage names in order: pretrain, init, ild, smart, compose, distill, dpo, eval.

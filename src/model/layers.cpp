@@ -34,15 +34,16 @@ at::Tensor MlpImpl::forward(const at::Tensor& x) {
 
 namespace {
 
-// Wavelengths longer than low are divided by the factor, shorter than high are kept, and between them the two blend.
+// Wavelengths longer than low are divided by the factor, shorter than high are kept, and between
+// them the two blend.
 void scale_llama3(const RopeOptions& options, at::Tensor& inverse) {
   const double length = static_cast<double>(options.original_max_position_embeddings);
   auto* values = inverse.data_ptr<float>();
   for (int64_t i = 0; i < inverse.size(0); ++i) {
     const double frequency = values[i];
     const double turns = length * frequency / (2 * std::numbers::pi);  // over the original length
-    double blend = (turns - options.low_freq_factor) /
-                   (options.high_freq_factor - options.low_freq_factor);
+    double blend =
+        (turns - options.low_freq_factor) / (options.high_freq_factor - options.low_freq_factor);
     blend = std::clamp(blend, 0.0, 1.0);
     values[i] = static_cast<float>((1 - blend) * frequency / options.factor + blend * frequency);
   }

@@ -14,13 +14,16 @@ at::Tensor repeat_heads(const at::Tensor& x, int64_t G, int64_t N) {
   return x.view({B, T, G, 1, H}).expand({B, T, G, N / G, H}).reshape({B, T, N * H});
 }
 
-// Holds the convolution's parameters under the published names; the arithmetic is ops' causal_conv1d.
+// Holds the convolution's parameters under the published names; the arithmetic is ops'
+// causal_conv1d.
 class ConvParameters : public torch::nn::Module {
  public:
   ConvParameters(int64_t channels, int64_t width, bool with_bias) {
     const double bound = 1.0 / std::sqrt(static_cast<double>(width));  // torch's Conv1d default
-    weight = register_parameter("weight", torch::empty({channels, 1, width}).uniform_(-bound, bound));
-    if (with_bias) bias = register_parameter("bias", torch::empty({channels}).uniform_(-bound, bound));
+    weight =
+        register_parameter("weight", torch::empty({channels, 1, width}).uniform_(-bound, bound));
+    if (with_bias)
+      bias = register_parameter("bias", torch::empty({channels}).uniform_(-bound, bound));
   }
   at::Tensor weight, bias;
 };
@@ -45,7 +48,8 @@ Mamba2Impl::Mamba2Impl(const Mamba2Options& options) : options_(options) {
   const int64_t N = o.num_heads, D_in = N * o.head_dim, D_xb = o.num_kv_heads * o.head_dim;
   in_proj = register_module(
       "in_proj",
-      torch::nn::Linear(torch::nn::LinearOptions(o.hidden_size, 2 * D_in + 2 * D_xb + N).bias(o.bias)));
+      torch::nn::Linear(
+          torch::nn::LinearOptions(o.hidden_size, 2 * D_in + 2 * D_xb + N).bias(o.bias)));
   const auto conv = std::make_shared<ConvParameters>(conv_channels(), o.d_conv, o.conv_bias);
   conv1d = register_module<torch::nn::Module>("conv1d", conv);
   conv_weight = conv->weight;
@@ -68,7 +72,9 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   auto xbc = parts[1];
   if (options_.repeat_kv_before_conv) {
     const auto narrow = xbc.split_with_sizes({D_xb, D_xb, D_in}, -1);
-    const auto repeat = [&](const at::Tensor& t) { return repeat_heads(t, options_.num_kv_heads, N); };
+    const auto repeat = [&](const at::Tensor& t) {
+      return repeat_heads(t, options_.num_kv_heads, N);
+    };
     xbc = torch::cat({repeat(narrow[0]), repeat(narrow[1]), narrow[2]}, -1);
   }
   const auto conv = causal_conv1d(xbc.contiguous(), conv_weight.squeeze(1), conv_bias,

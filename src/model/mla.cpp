@@ -59,28 +59,31 @@ at::Tensor MlaImpl::expanded(const Query& q, const at::Tensor& latent,
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
   const int64_t Hv = options_.v_head_dim;
   const auto kv = kv_b_proj(latent.narrow(-1, 0, Rkv)).view({B, S, G, Hn + Hv});
-  const auto shared = latent.narrow(-1, Rkv, Hr).unsqueeze(2);                       // (B, S, 1, Hr)
-  const auto k = torch::cat({kv.narrow(-1, 0, Hn), shared.expand({B, S, G, Hr})}, -1);  // (B, S, G, Hn+Hr)
-  const auto v = kv.narrow(-1, Hn, Hv);                                              // (B, S, G, Hv)
+  const auto shared = latent.narrow(-1, Rkv, Hr).unsqueeze(2);  // (B, S, 1, Hr)
+  const auto k =
+      torch::cat({kv.narrow(-1, 0, Hn), shared.expand({B, S, G, Hr})}, -1);  // (B, S, G, Hn+Hr)
+  const auto v = kv.narrow(-1, Hn, Hv);                                      // (B, S, G, Hv)
   const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + Hr));
   return causal_attention(torch::cat({q.nope, q.rope}, -1), k, v, scale, context.segments);
 }
 
-// scores = (W_uk^T q_nope) . latent + q_rope . k_rope; the values are expanded after the weighted sum.
+// scores = (W_uk^T q_nope) . latent + q_rope . k_rope; the values are expanded after the weighted
+// sum.
 at::Tensor MlaImpl::absorbed(const Query& q, const at::Tensor& latent) {
   const int64_t B = q.nope.size(0), T = q.nope.size(1), N = options_.num_heads;
   const int64_t G = options_.num_kv_heads, g = N / G, Rkv = options_.kv_lora_rank;
   const int64_t Hn = options_.qk_nope_head_dim, Hv = options_.v_head_dim;
   const auto up = kv_b_proj->weight.view({G, Hn + Hv, Rkv});
-  const auto up_key = up.narrow(1, 0, Hn);      // (G, Hn, Rkv)
-  const auto up_value = up.narrow(1, Hn, Hv);   // (G, Hv, Rkv)
+  const auto up_key = up.narrow(1, 0, Hn);     // (G, Hn, Rkv)
+  const auto up_value = up.narrow(1, Hn, Hv);  // (G, Hv, Rkv)
   const auto grouped = q.nope.view({B, T, G, g, Hn});
-  const auto q_latent = torch::einsum("btgjh,ghr->btgjr", {grouped, up_key}).reshape({B, T, N, Rkv});
-  const auto keys = latent.unsqueeze(2);                        // (B, S, 1, Rkv + Hr)
-  const auto values = keys.narrow(-1, 0, Rkv);                  // (B, S, 1, Rkv)
+  const auto q_latent =
+      torch::einsum("btgjh,ghr->btgjr", {grouped, up_key}).reshape({B, T, N, Rkv});
+  const auto keys = latent.unsqueeze(2);        // (B, S, 1, Rkv + Hr)
+  const auto values = keys.narrow(-1, 0, Rkv);  // (B, S, 1, Rkv)
   const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + options_.qk_rope_head_dim));
   const auto mixed = causal_attention(torch::cat({q_latent, q.rope}, -1), keys, values, scale,
-                                      /*segments=*/{});         // (B, T, N, Rkv)
+                                      /*segments=*/{});  // (B, T, N, Rkv)
   const auto y = torch::einsum("btgjr,ghr->btgjh", {mixed.view({B, T, G, g, Rkv}), up_value});
   return y.reshape({B, T, N, Hv});
 }

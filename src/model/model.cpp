@@ -8,7 +8,8 @@ namespace zebra {
 
 namespace {
 
-// Llama's scheme for everything but Mamba2's own parts, which keep the ranges that their constructor drew.
+// Llama's scheme for everything but Mamba2's own parts, which keep the ranges that their
+// constructor drew.
 void init_llama_style(torch::nn::Module& module, double range) {
   torch::NoGradGuard no_grad;
   for (auto& item : module.named_modules("", /*include_self=*/false)) {
@@ -36,8 +37,8 @@ CausalLmImpl::CausalLmImpl(const ModelOptions& options) : options_(options) {
   }
   norm_ = model_->register_module("norm", RmsNorm(D, options.rms_norm_eps));
   if (!options.tie_word_embeddings) {
-    lm_head_ = register_module("lm_head",
-                               torch::nn::Linear(torch::nn::LinearOptions(D, V).bias(false)));
+    lm_head_ =
+        register_module("lm_head", torch::nn::Linear(torch::nn::LinearOptions(D, V).bias(false)));
   }
   init_llama_style(*this, options.initializer_range);
   make_rope();
@@ -79,8 +80,8 @@ SequenceContext CausalLmImpl::context(const at::Tensor& input_ids, const at::Ten
       segments.defined()
           ? segment_positions(segments)  // (B, T)
           : torch::arange(offset, offset + T, input_ids.options().dtype(torch::kLong)).unsqueeze(0);
-  const auto dtype = embed_tokens_->weight.scalar_type() == torch::kDouble ? torch::kDouble
-                                                                           : torch::kFloat;
+  const auto dtype =
+      embed_tokens_->weight.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
   SequenceContext context;
   context.segments = segments;
   if (attention_rope_.inverse.defined()) context.rope = attention_rope_.table(positions, dtype);

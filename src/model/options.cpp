@@ -93,9 +93,15 @@ int64_t count_parameters(const ModelOptions& o) {
   for (int64_t i = 0; i < o.num_layers(); ++i) {
     total += 2 * D + 2 * linear_size(D, F, o.mlp_bias) + linear_size(F, D, o.mlp_bias);
     switch (o.layers[i]) {
-      case MixerKind::kAttention: total += attention_size(o); break;
-      case MixerKind::kMla: total += mla_size(o.mla_of_layer(i)); break;
-      case MixerKind::kMamba2: total += mamba2_size(o.mamba2); break;
+      case MixerKind::kAttention:
+        total += attention_size(o);
+        break;
+      case MixerKind::kMla:
+        total += mla_size(o.mla_of_layer(i));
+        break;
+      case MixerKind::kMamba2:
+        total += mamba2_size(o.mamba2);
+        break;
     }
   }
   return total;
@@ -114,8 +120,9 @@ CacheSize cache_size(const ModelOptions& o) {
         break;
       }
       case MixerKind::kMamba2:
-        size.state_values_per_sequence += o.mamba2.num_heads * o.mamba2.head_dim * o.mamba2.head_dim +
-                                          conv_channels(o.mamba2) * o.mamba2.d_conv;
+        size.state_values_per_sequence +=
+            o.mamba2.num_heads * o.mamba2.head_dim * o.mamba2.head_dim +
+            conv_channels(o.mamba2) * o.mamba2.d_conv;
         break;
     }
   }

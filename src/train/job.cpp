@@ -1,0 +1,258 @@
+#include "train/job.h"
+
+#include <glob.h>
+
+#include <algorithm>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "zebra/convert.h"
+#include "zebra/error.h"
+
+namespace zebra {
+
+namespace fs = std::filesystem;
+
+at::Device parse_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  if (name != "cuda" && name.rfind("cuda:", 0) != 0) {
+    throw ConfigError(str("device: expected cpu, cuda or cuda:N, got ", name));
+  }
+  if (!torch::cuda::is_available()) {
+    throw ConfigError(str("device: ", name, " was asked for, but no CUDA device can be used here"));
+  }
+  return at::Device(name);
+}
+
+at::ScalarType parse_dtype(const std::string& name) {
+  if (name == "fp32") return at::kFloat;
+  if (name == "bf16") return at::kBFloat16;
+  if (name == "fp16") return at::kHalf;
+  throw ConfigError(str("dtype: expected fp32, bf16 or fp16, got ", name));
+}
+
+Job::Job(const Recipe& recipe, const fs::path& root)
+    : recipe(recipe),
+      folder(recipe.output),
+      device(parse_device(recipe.device)),
+      dtype(parse_dtype(recipe.dtype)),
+      metrics(folder.metrics()),
+      root_(root) {}
+
+fs::path Job::input(const std::string& path) const {
+  return fs::path(path).is_absolute() ? fs::path(path) : root_ / path;
+}
+
+fs::path Job::base_folder() const {
+  return recipe.base ? input(recipe.base->model) : folder.stage("pretrain");
+}
+
+const Tokenizer& Job::tokenizer() {
+  if (!tokenizer_) {
+    tokenizer_ = load_tokenizer(recipe.new_model ? input(recipe.new_model->tokenizer)
+                                                 : input(recipe.base->model));
+  }
+  return *tokenizer_;
+}
+
+const TokenDataset& Job::dataset(std::unique_ptr<TokenDataset>& slot,
+                                 const std::vector<DataSource>& sources) {
+  if (!slot) {
+    std::vector<SourceOptions> files;
+    for (const auto& source : sources) {
+      files.push_back({.path = input(source.path).string(), .format = source.format});
+    }
+    const auto& data = recipe.data;
+    slot = std::make_unique<TokenDataset>(files, tokenizer(),
+                                          DatasetOptions{.sequence_length = data.sequence_length,
+                                                         .packing = data.packing,
+                                                         .bos = data.bos,
+                                                         .eos = data.eos,
+                                                         .cross_document = data.cross_document,
+                                                         .recut = data.recut});
+  }
+  return *slot;
+}
+
+const TokenDataset& Job::train_data() { return dataset(train_, recipe.data.train); }
+
+const TokenDataset& Job::validation_data() { return dataset(validation_, recipe.data.validation); }
+
+namespace {
+
+void freeze(CausalLm& model) {
+  for (auto& parameter : model->parameters()) parameter.set_requires_grad(false);
+  model->eval();
+}
+
+}  // namespace
+
+CausalLm Job::load(const fs::path& model_folder) const {
+  auto model = load_model(model_folder, {.dtype = dtype, .device = device});
+  return model;
+}
+
+void Job::save(const fs::path& model_folder, const CausalLm& model) const {
+  save_model(model_folder, model,
+             {.dtype = dtype,
+              .tokenizer_from = recipe.new_model ? input(recipe.new_model->tokenizer)
+                                                 : input(recipe.base->model)});
+}
+
+CausalLm Job::base() {
+  if (base_.is_empty()) {
+    base_ = load(base_folder());
+    freeze(base_);
+    if (base_->options().vocab_size < tokenizer().vocab_size()) {
+      throw ConfigError(str(base_folder().string(), ": the model's vocabulary has ",
+                            base_->options().vocab_size, " entries, its tokenizer ",
+                            tokenizer().vocab_size()));
+    }
+  }
+  return base_;
+}
+
+CausalLm Job::teacher() {
+  if (!recipe.teacher || input(recipe.teacher->model) == base_folder()) return base();
+  if (teacher_.is_empty()) {
+    const auto path = input(recipe.teacher->model);
+    const int64_t wanted = base()->options().vocab_size;
+    const int64_t got = read_model_options(path).vocab_size;
+    if (got != wanted) {
+      throw ConfigError(str("teacher ", path.string(), ": vocabulary: expected ", wanted,
+                            " entries as in the base, got ", got));
+    }
+    teacher_ = load(path);
+    freeze(teacher_);
+  }
+  return teacher_;
+}
+
+ModelOptions hybrid_shape(const ModelOptions& base, const HybridRecipe& hybrid) {
+  ModelOptions options = base;
+  const auto& shape = hybrid.mla;
+  RopeOptions rope{.theta = base.rope.theta};
+  if (shape.rope == "yarn") {
+    rope.scaling = RopeScaling::kYarn;
+    rope.factor = shape.rope_factor;
+    const bool scaled = base.rope.scaling != RopeScaling::kDefault;
+    rope.original_max_position_embeddings = shape.rope_original_max_position > 0
+                                                ? shape.rope_original_max_position
+                                            : scaled ? base.rope.original_max_position_embeddings
+                                                     : base.max_position_embeddings;
+  }
+  options.mla = {.hidden_size = base.hidden_size,
+                 .num_heads = base.num_heads,
+                 .num_kv_heads = shape.full_kv_heads ? base.num_heads : base.num_kv_heads,
+                 .q_lora_rank = shape.q_lora_rank,
+                 .kv_lora_rank = shape.kv_lora_rank,
+                 .qk_nope_head_dim = shape.qk_nope_head_dim,
+                 .qk_rope_head_dim = shape.qk_rope_head_dim,
+                 .v_head_dim = shape.v_head_dim,
+                 .latent_norm = shape.latent_norm,
+                 .bias = base.attention_bias,
+                 .rank_divisor = shape.rank_divisor,
+                 .rope = rope};
+  options.mamba2 = {.hidden_size = base.hidden_size,
+                    .num_heads = base.num_heads,
+                    .num_kv_heads = base.num_kv_heads,
+                    .head_dim = base.head_dim,
+                    .d_conv = hybrid.mamba2.d_conv,
+                    .chunk_size = hybrid.mamba2.chunk_size,
+                    .repeat_kv_before_conv = hybrid.mamba2.repeat_kv_before_conv};
+  return options;
+}
+
+ModelOptions Job::hybrid_options(const std::vector<MixerKind>& layers) {
+  auto options = hybrid_shape(base()->options(), *recipe.hybrid);
+  options.layers = layers;
+  const auto& shape = recipe.hybrid->mla;
+  if (shape.q_energy || shape.kv_energy) {
+    options.mla_ranks = energy_ranks(base(), options.mla,
+                                     {.q_energy = shape.q_energy,
+                                      .kv_energy = shape.kv_energy,
+                                      .fixed_ends = shape.fixed_ranks_at_ends});
+  }
+  options.validate();
+  return options;
+}
+
+std::vector<MixerKind> Job::pure_layers(MixerKind kind) {
+  const int64_t L = base()->options().num_layers();
+  std::vector<MixerKind> layers(L, kind);
+  for (const int64_t i : recipe.hybrid->attention_layers) {
+    if (i >= L)
+      throw ConfigError(str("hybrid.attention_layers: the base has ", L, " layers, got ", i));
+    layers[i] = MixerKind::kAttention;
+  }
+  return layers;
+}
+
+std::vector<MixerKind> Job::hybrid_layers(const std::vector<int64_t>& mla_layers) {
+  auto layers = pure_layers(MixerKind::kMamba2);
+  for (const int64_t i : mla_layers) {
+    if (i >= static_cast<int64_t>(layers.size())) {
+      throw ConfigError(str("hybrid.mla_layers: the base has ", layers.size(), " layers, got ", i));
+    }
+    layers[i] = MixerKind::kMla;
+  }
+  return layers;
+}
+
+bool Job::needs_student(MixerKind kind) {
+  if (recipe.hybrid->smart_count) return true;
+  const auto layers = hybrid_layers(recipe.hybrid->mla_layers);
+  return std::find(layers.begin(), layers.end(), kind) != layers.end();
+}
+
+namespace {
+
+std::vector<fs::path> matching(const fs::path& pattern) {
+  glob_t found{};
+  std::vector<fs::path> paths;
+  if (::glob(pattern.c_str(), 0, nullptr, &found) == 0) {
+    paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  }
+  ::globfree(&found);
+  return paths;
+}
+
+void add_file(Hasher& hasher, const fs::path& path) {
+  hasher.add(path.filename().string());
+  if (fs::is_regular_file(path)) hasher.add(hash_file(path));
+}
+
+void add_model(Hasher& hasher, const fs::path& folder) {
+  std::vector<fs::path> files;
+  if (fs::is_directory(folder)) {
+    for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
+  } else {
+    files.push_back(folder);
+  }
+  std::sort(files.begin(), files.end());
+  for (const auto& file : files) add_file(hasher, file);
+}
+
+}  // namespace
+
+uint64_t Job::inputs_hash() const {
+  Hasher hasher;
+  if (recipe.base) add_model(hasher, input(recipe.base->model));
+  if (recipe.teacher) add_model(hasher, input(recipe.teacher->model));
+  if (recipe.new_model) add_model(hasher, input(recipe.new_model->tokenizer));
+  std::vector<std::string> texts;
+  for (const auto& source : recipe.data.train) texts.push_back(source.path);
+  for (const auto& source : recipe.data.validation) texts.push_back(source.path);
+  if (recipe.stages.dpo) {
+    const auto& dpo = *recipe.stages.dpo;
+    texts.insert(texts.end(), dpo.train.begin(), dpo.train.end());
+    texts.insert(texts.end(), dpo.validation.begin(), dpo.validation.end());
+  }
+  if (!recipe.eval.choices.empty()) texts.push_back(recipe.eval.choices);
+  for (const auto& text : texts) {
+    for (const auto& path : matching(input(text))) add_file(hasher, path);
+  }
+  return hasher.value();
+}
+
+}  // namespace zebra

@@ -1,0 +1,47 @@
+// The folder of one run: where everything lies, which stages are complete, and that only one
+// process works in it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace zebra {
+
+// Written when a stage is complete; a stage without one is unfinished whatever lies in its folder.
+struct StageRecord {
+  uint64_t key = 0;    // hash of everything that the stage's result depends on
+  double seconds = 0;  // time spent, over all attempts
+};
+
+class RunFolder {
+ public:
+  // Creates the folder and takes its lock. ConfigError when it cannot be written or another process
+  // holds the lock.
+  explicit RunFolder(const std::filesystem::path& root);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path stage(const std::string& name) const { return root_ / "stages" / name; }
+  std::filesystem::path checkpoints(const std::string& stage) const {
+    return root_ / "checkpoints" / stage;
+  }
+  std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+  std::filesystem::path resolved_recipe() const { return root_ / "recipe.resolved.yaml"; }
+  std::filesystem::path log() const { return root_ / "log.txt"; }
+
+  std::optional<StageRecord> record(const std::string& stage) const;
+  void complete(const std::string& stage, const StageRecord& record);
+  void discard(const std::string& stage);  // its record, model folders and checkpoints
+
+ private:
+  std::filesystem::path record_path(const std::string& stage) const;
+
+  std::filesystem::path root_;
+  int lock_ = -1;
+};
+
+}  // namespace zebra

@@ -1,0 +1,120 @@
+// Intermediate layer distillation: every layer of the pure students learns its counterpart in the
+// base, on the base's own hidden states. One pass over the base's layers serves all students, and
+// only one student layer's activations live.
+#include "train/loop.h"
+#include "train/stages/stages.h"
+#include "zebra/losses.h"
+
+namespace zebra {
+
+namespace {
+
+// What one layer of the base read and made.
+struct TeacherLayer {
+  at::Tensor input;      // (B, T, D)
+  at::Tensor hidden;     // (B, T, D) block output; of the last block: after the final norm
+  at::Tensor mixer_out;  // (B, T, D)
+};
+
+// Sums over layers, left on the device until the step is over: reading them would stall it.
+struct StudentLoss {
+  at::Tensor hidden, mixer;  // scalars
+
+  void add(const at::Tensor& more_hidden, const at::Tensor& more_mixer) {
+    hidden = hidden.defined() ? hidden + more_hidden : more_hidden;
+    mixer = mixer.defined() ? mixer + more_mixer : more_mixer;
+  }
+};
+
+void train_layer(const IldStage& stage, Trainee& student, int64_t layer,
+                 const TeacherLayer& teacher, const SequenceContext& context,
+                 const at::Tensor& weights, StudentLoss& loss) {
+  auto out = student.model->block(layer)->forward(teacher.input, context, /*cache=*/nullptr);
+  const bool last = layer + 1 == student.model->options().num_layers();
+  if (last) out.hidden = student.model->final_norm()->forward(out.hidden);
+  const auto hidden = ild_distance(out.hidden, teacher.hidden, weights, stage.form);
+  const auto mixer = ild_distance(out.mixer_out, teacher.mixer_out, weights, stage.form);
+  (hidden * stage.hidden_weight + mixer * stage.mixer_weight).backward();
+  loss.add(hidden.detach(), mixer.detach());
+}
+
+// Walks the base once and trains the same layer of every student as it goes.
+void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& students,
+                 const Batch& batch, double tokens, std::vector<StudentLoss>& losses) {
+  const auto weights = batch.loss_mask / tokens;  // (B, T)
+  const auto base_context = base->context(batch.input_ids, batch.segments, /*offset=*/0);
+  std::vector<SequenceContext> contexts;
+  for (auto& student : students) {
+    contexts.push_back(student.model->context(batch.input_ids, batch.segments, /*offset=*/0));
+  }
+  TeacherLayer teacher;
+  {
+    torch::NoGradGuard no_grad;
+    teacher.input = base->embed(batch.input_ids);  // (B, T, D)
+  }
+  for (int64_t i = 0; i < base->options().num_layers(); ++i) {
+    at::Tensor next;
+    {
+      torch::NoGradGuard no_grad;
+      auto out = base->block(i)->forward(teacher.input, base_context, /*cache=*/nullptr);
+      next = out.hidden;
+      const bool last = i + 1 == base->options().num_layers();
+      teacher.hidden = last ? base->final_norm()->forward(out.hidden) : out.hidden;
+      teacher.mixer_out = out.mixer_out;
+    }
+    for (size_t s = 0; s < students.size(); ++s) {
+      if (students[s].model->options().layers[i] == MixerKind::kAttention)
+        continue;  // stays as it is
+      train_layer(stage, students[s], i, teacher, contexts[s], weights, losses[s]);
+    }
+    teacher.input = next;
+  }
+}
+
+Metrics student_metrics(const IldStage& stage, const StudentLoss& loss) {
+  const double hidden = loss.hidden.item<double>(), mixer = loss.mixer.item<double>();
+  return {{"loss", hidden * stage.hidden_weight + mixer * stage.mixer_weight},
+          {"hidden_loss", hidden},
+          {"mixer_loss", mixer}};
+}
+
+}  // namespace
+
+StageResult run_ild(Job& job, uint64_t key) {
+  const auto& stage = *job.recipe.stages.ild;
+  std::vector<Trainee> students;
+  for (const auto& [name, kind] :
+       {std::pair{"mla", MixerKind::kMla}, std::pair{"mamba2", MixerKind::kMamba2}}) {
+    if (job.needs_student(kind))
+      students.push_back({name, job.load(job.folder.stage("init") / name)});
+  }
+  const auto& data = job.train_data();
+  auto base = job.base();
+  const int64_t T = job.recipe.data.sequence_length;
+  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "ild"),
+                       .batch_size = stage.batch_size,
+                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const double seconds =
+      run_loop(job,
+               {.stage = "ild",
+                .key = key,
+                .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
+                .tokens_per_step = static_cast<double>(stage.batch_size * T),
+                .optimizer = stage.optimizer},
+               students, [&](int64_t step) {
+                 const auto batches = step_batches(data, plan, step, job.device);
+                 std::vector<StudentLoss> losses(students.size());
+                 for (const auto& batch : batches.micro) {
+                   train_batch(stage, base, students, batch, batches.tokens, losses);
+                 }
+                 std::vector<Metrics> metrics;
+                 for (const auto& loss : losses) metrics.push_back(student_metrics(stage, loss));
+                 return metrics;
+               });
+  for (const auto& student : students) {
+    job.save(job.folder.stage("ild") / student.name, student.model);
+  }
+  return {seconds};
+}
+
+}  // namespace zebra

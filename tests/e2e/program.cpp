@@ -1,0 +1,85 @@
+#include "e2e/program.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+namespace zebra::testing {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string program() {
+  const char* path = std::getenv("ZEBRA_BIN");
+  return path != nullptr ? path : ZEBRA_BINARY;
+}
+
+[[noreturn]] void become(const std::vector<std::string>& arguments, const fs::path& folder,
+                         const fs::path& out, const fs::path& err) {
+  const int out_file = ::open(out.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  const int err_file = ::open(err.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  ::dup2(out_file, STDOUT_FILENO);
+  ::dup2(err_file, STDERR_FILENO);
+  if (::chdir(folder.c_str()) != 0) ::_exit(126);
+  const std::string binary = program();
+  std::vector<char*> words = {const_cast<char*>(binary.c_str())};
+  for (const auto& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  ::execv(binary.c_str(), words.data());
+  ::_exit(127);
+}
+
+}  // namespace
+
+Outcome run_zebra(const std::vector<std::string>& arguments, const fs::path& folder,
+                  const std::optional<Interruption>& interruption) {
+  const TempFolder logs;
+  const auto out = logs.path() / "out", err = logs.path() / "err";
+  const pid_t child = ::fork();
+  if (child < 0) throw std::runtime_error("fork failed");
+  if (child == 0) become(arguments, folder, out, err);
+  const auto begin = std::chrono::steady_clock::now();
+  bool sent = false;
+  int status = 0;
+  while (::waitpid(child, &status, WNOHANG) == 0) {
+    const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
+    if (interruption && !sent && spent.count() >= interruption->seconds) {
+      ::kill(child, interruption->signal);
+      sent = true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+}
+
+TempFolder::TempFolder() {
+  std::string pattern = (fs::temp_directory_path() / "zebra-test-XXXXXX").string();
+  if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
+  path_ = pattern;
+}
+
+TempFolder::~TempFolder() {
+  std::error_code ignored;
+  fs::remove_all(path_, ignored);
+}
+
+std::string read_text(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+}  // namespace zebra::testing
