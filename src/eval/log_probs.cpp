@@ -1,0 +1,42 @@
+#include "eval/log_probs.h"
+
+#include <algorithm>
+
+#include "zebra/error.h"
+#include "zebra/losses.h"
+
+namespace zebra {
+
+namespace {
+
+constexpr int64_t kMaxTokens = 1024;
+constexpr int64_t kMaxLogits = int64_t{1} << 26;  // 256 MiB of float32
+
+}  // namespace
+
+int64_t evaluation_chunk(int64_t vocab_size) {
+  return std::clamp<int64_t>(kMaxLogits / vocab_size, 1, kMaxTokens);
+}
+
+void check_vocabulary(const char* what, const at::Tensor& ids, int64_t vocab_size) {
+  const auto flat = ids.flatten();
+  const auto outside = flat.lt(0).logical_or(flat.ge(vocab_size)).nonzero();
+  if (outside.size(0) == 0) return;
+  const auto position = outside[0][0].item<int64_t>();
+  throw ConfigError(str(what, ": expected token ids in [0, ", vocab_size, "), got ",
+                        flat[position].item<int64_t>(), " at position ", position));
+}
+
+at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::Tensor& targets,
+                         int64_t chunk_tokens) {
+  const int64_t B = input_ids.size(0), T = input_ids.size(1);
+  const auto hidden = model->forward(input_ids, /*segments=*/{}).flatten(0, 1);   // (B * T, D)
+  const auto flat = targets.flatten();                                            // (B * T)
+  const auto asked = flat.ge(0).nonzero().squeeze(1);                             // (M)
+  const auto nll = token_nll(hidden.index_select(0, asked), model->head_weight(),
+                             flat.index_select(0, asked), chunk_tokens);          // (M)
+  const auto rows = asked.div(T, /*rounding_mode=*/"floor");                      // (M)
+  return torch::zeros({B}, nll.options()).index_add(0, rows, -nll);               // (B)
+}
+
+}  // namespace zebra
