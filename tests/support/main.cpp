@@ -80,7 +80,7 @@ int main(int argc, char** argv) {
   const int rc = session.run(argc, argv);
   const auto& totals = zebra::testing::run();
   const auto skipped = totals.skipped.size();
-  std::cout << "cases: " << totals.passed - std::min<uint64_t>(skipped, totals.passed) << " passed, "
-            << totals.failed << " failed, " << skipped << " skipped" << std::endl;
+  std::cout << "cases: " << totals.passed - std::min<uint64_t>(skipped, totals.passed)
+            << " passed, " << totals.failed << " failed, " << skipped << " skipped" << std::endl;
   return rc;
 }

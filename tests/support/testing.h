@@ -49,6 +49,6 @@ void note_skip(const std::string& reason);
   } while (false)
 
 // Skips the test case unless `relative` exists in the shared folder.
-#define ZEBRA_NEEDS_SHARED(relative)                                        \
-  if (!std::filesystem::exists(::zebra::testing::shared_path(relative)))    \
+#define ZEBRA_NEEDS_SHARED(relative)                                     \
+  if (!std::filesystem::exists(::zebra::testing::shared_path(relative))) \
   ZEBRA_SKIP(::zebra::testing::shared_path(relative).string() + " missing")

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Runs clang-tidy over src/ and include/ with the flags of a configured build folder.
+
+LibTorch's headers make it ten seconds a file, so a file that passed is remembered by the hash of
+its text and of .clang-tidy, in the cache folder, and not looked at again until it changes. Headers
+are checked together, as one source that includes them all. LibTorch is precompiled once for clang.
+
+Usage: scripts/check_tidy.py BUILD_DIR [--jobs N]
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+import shlex
+import subprocess
+import sys
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CACHE = pathlib.Path(os.environ.get("ZEBRA_CACHE") or pathlib.Path.home() / ".cache/zebra") / "tidy"
+CLANG, TIDY = "clang++-14", "clang-tidy-14"
+KEEP = ("-D", "-I", "-std", "-fopenmp", "-m")  # what a clang run needs of a gcc command
+
+
+class Job(typing.NamedTuple):
+    name: str
+    text: str  # what it was checked for: a change checks it again
+    path: pathlib.Path
+    flags: list
+    headers: str  # regular expression of the headers whose complaints count
+
+
+def digest(*texts):
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
+
+
+def clang_flags(command):
+    """The flags of a compile command that matter to clang, and whether LibTorch is precompiled."""
+    words, flags = shlex.split(command), []
+    for i, word in enumerate(words):
+        if word == "-isystem":
+            flags += [word, words[i + 1]]
+        elif word.startswith(KEEP):
+            flags.append("-std=c++20" if word.startswith("-std") else word)
+    return flags, "cmake_pch" in command
+
+
+def precompile(flags):
+    """LibTorch's header for clang; made once for each set of flags."""
+    pch = CACHE / f"torch-{digest(*flags)}.pch"
+    if not pch.exists():
+        header = CACHE / "torch.h"
+        header.write_text("#include <torch/torch.h>\n")
+        part = pch.with_suffix(f".{os.getpid()}")
+        subprocess.run([CLANG, *flags, "-x", "c++-header", header, "-o", part], check=True)
+        part.rename(pch)
+    return ["-include-pch", str(pch)]
+
+
+def jobs_to_do(build):
+    """One job for each source of the build, and one for a source that includes all headers."""
+    commands = json.loads((build / "compile_commands.json").read_text())
+    everything = None
+    for entry in commands:
+        path = pathlib.Path(entry["file"])
+        if not path.is_relative_to(ROOT / "src"):
+            continue
+        flags, torch = clang_flags(entry["command"])
+        if torch:
+            everything = everything or flags
+            flags = flags + precompile([f for f in flags if not f.startswith("-D") or "USE_" in f])
+        yield Job(str(path.relative_to(ROOT)), path.read_text(), path, flags, "^$")
+    headers = sorted([*ROOT.glob("include/zebra/*.h"), *ROOT.glob("src/**/*.h")])
+    if headers and everything:
+        source = CACHE / f"headers-{os.getpid()}.cpp"
+        source.write_text("#include <torch/torch.h>\n" + "".join(f'#include "{h}"\n' for h in headers))
+        text = "".join(str(h.relative_to(ROOT)) + h.read_text() for h in headers)
+        yield Job("all headers", text, source, everything, "(include/zebra|src)/.*")
+
+
+def check(job, settings):
+    """The complaints about one source; none if it passed, now or before."""
+    passed = CACHE / f"passed-{digest(job.name, job.text, settings)}"
+    if passed.exists():
+        return ""
+    command = [TIDY, "--quiet", f"--config-file={ROOT / '.clang-tidy'}"]
+    command += [f"--header-filter={job.headers}", str(job.path), "--", *job.flags]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 0:
+        passed.touch()
+        return ""
+    return result.stdout or result.stderr
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("build", type=pathlib.Path)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    settings = (ROOT / ".clang-tidy").read_text()
+    bad = []
+    jobs = list(jobs_to_do(arguments.build))
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        for job, complaints in zip(jobs, pool.map(lambda j: check(j, settings), jobs)):
+            if complaints:
+                bad.append(job.name)
+                print(f"{complaints}\n", flush=True)
+    for left in CACHE.glob(f"headers-{os.getpid()}.cpp"):
+        left.unlink()
+    print(f"clang-tidy: {', '.join(bad) + ' failed' if bad else 'ok'}")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
