@@ -1,0 +1,87 @@
+#include "base/progress.h"
+
+#include "support/capture.h"
+#include "support/testing.h"
+
+#include <fcntl.h>
+#include <pty.h>
+#include <unistd.h>
+#include <algorithm>
+
+using zebra::Progress;
+using zebra::progress_text;
+using zebra::testing::ContainsSubstring;
+using zebra::testing::StderrCapture;
+
+TEST_CASE("progress: the line in full and with what is not known yet left out") {
+  CHECK(progress_text({.title = "distill",
+                       .step = 105,
+                       .total_steps = 250,
+                       .tokens_per_second = 8812.4,
+                       .elapsed = 62,
+                       .left = 85.2,
+                       .detail = "loss 1.234"}) ==
+        "distill  42% 105/250  8,812 tok/s  1:02 elapsed, 1:25 left  loss 1.234");
+  CHECK(progress_text({.title = "ild", .step = 0, .total_steps = 5, .detail = ""}) ==
+        "ild   0% 0/5  0:00 elapsed");
+  CHECK(progress_text({.title = "ild",
+                       .step = 5,
+                       .total_steps = 5,
+                       .tokens_per_second = 1234567.8,
+                       .elapsed = 3661,
+                       .left = 0,
+                       .detail = ""}) ==
+        "ild 100% 5/5  1,234,568 tok/s  1:01:01 elapsed, 0:00 left");
+}
+
+TEST_CASE("progress: away from a terminal quick steps show nothing but the end") {
+  StderrCapture capture;
+  {
+    Progress progress("ild", 100, 4096);
+    for (int64_t step = 1; step <= 100; ++step) progress.update(step, "loss 2");
+    CHECK(capture.text().empty());
+    progress.finish();
+  }
+  const std::string text = capture.text();
+  CHECK(std::count(text.begin(), text.end(), '\n') == 1);
+  CHECK_THAT(text, ContainsSubstring("ild 100% 100/100"));
+  CHECK_THAT(text, ContainsSubstring(" tok/s"));
+  CHECK_THAT(text, ContainsSubstring("0:00 left  loss 2\n"));
+  CHECK(text.find('\r') == std::string::npos);
+}
+
+TEST_CASE("progress: a loop without tokens shows no rate") {
+  StderrCapture capture;
+  Progress progress("smart", 2, 0);
+  progress.update(1, "");
+  progress.finish();
+  CHECK(capture.text().find("tok/s") == std::string::npos);
+}
+
+TEST_CASE("progress: on a terminal one line is rewritten at most ten times a second") {
+  int reader = -1, terminal = -1;
+  REQUIRE(::openpty(&reader, &terminal, nullptr, nullptr, nullptr) == 0);
+  std::string text;
+  const auto begin = std::chrono::steady_clock::now();
+  std::chrono::duration<double> time{};
+  {
+    const StderrCapture capture(terminal);
+    Progress progress("ild", 1'000'000, 1);
+    while (time.count() < 0.35) {
+      progress.update(1000, "loss");
+      time = std::chrono::steady_clock::now() - begin;
+    }
+    progress.finish();
+    ::fcntl(reader, F_SETFL, O_NONBLOCK);
+    char piece[4096];
+    for (ssize_t got; (got = ::read(reader, piece, sizeof piece)) > 0;) {
+      text.append(piece, static_cast<size_t>(got));
+    }
+  }
+  ::close(reader);
+  const auto shown = std::count(text.begin(), text.end(), '\r') - 1;  // a line's end is \r\n
+  CHECK(shown >= 2);
+  CHECK(static_cast<double>(shown) <= time.count() / 0.1 + 1);
+  CHECK(std::count(text.begin(), text.end(), '\n') == 1);
+  CHECK(text.back() == '\n');
+}
