@@ -17,8 +17,6 @@ inline constexpr double kBackward32 = 1e-4;         // gradients in float32
 inline constexpr double kDecode32 = 5e-5;           // piecewise against whole, float32
 inline constexpr double kFiniteDifference = 1e-6;   // gradients against finite differences, float64
 
-namespace detail {
-
 // "[1, 0, 5]": the index of element `flat` of a contiguous tensor of this shape.
 inline std::string index_text(int64_t flat, at::IntArrayRef sizes) {
   std::string text;
@@ -28,8 +26,6 @@ inline std::string index_text(int64_t flat, at::IntArrayRef sizes) {
   }
   return "[" + text + "]";
 }
-
-}  // namespace detail
 
 // Empty when `actual` is `expected` within `tolerance` times expected's largest magnitude. Else one
 // line: what, shape, worst element, both values. An expected tensor of zeros wants exact zeros; an
@@ -60,7 +56,7 @@ inline std::string describe_difference(const at::Tensor& actual, const at::Tenso
   const double limit = tolerance * scale;
   if (all_finite && error[worst].item<double>() <= limit) return "";
   out << name << " " << expected.sizes() << ": worst element "
-      << detail::index_text(worst, expected.sizes()) << ": expected " << e[worst].item<double>()
+      << index_text(worst, expected.sizes()) << ": expected " << e[worst].item<double>()
       << ", got " << a[worst].item<double>() << "; error " << error[worst].item<double>()
       << " > " << tolerance << " * " << scale;
   return out.str();

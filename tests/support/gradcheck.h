@@ -20,10 +20,10 @@ struct NamedInput {
   at::Tensor value;  // float64, or undefined: then it is passed on and not differentiated
 };
 
-namespace detail {
-
-inline constexpr double kStep = 1e-5;         // error about kStep^2 and 1e-16 / kStep
-inline constexpr int64_t kMaxElements = 160;  // of one input; larger ones are sampled evenly
+// The step h: its error is about h^2 + 1e-16 / h. And the most elements of one input that are
+// checked; of larger inputs an even sample is.
+inline constexpr double kDifferenceStep = 1e-5;
+inline constexpr int64_t kMaxDifferences = 160;
 
 // Fixed numbers in [-1, 1] without a generator: the gradient that flows into the result.
 inline at::Tensor cotangent(at::IntArrayRef sizes) {
@@ -39,8 +39,9 @@ inline double weighted_sum(const TensorFunction& function, const std::vector<at:
 }
 
 // (f(x + h) - f(x - h)) / 2h for each of the elements `indices` of inputs[which].
-inline at::Tensor differences(const TensorFunction& function, std::vector<at::Tensor> inputs,
-                              size_t which, const std::vector<int64_t>& indices) {
+inline at::Tensor finite_differences(const TensorFunction& function,
+                                     std::vector<at::Tensor> inputs, size_t which,
+                                     const std::vector<int64_t>& indices) {
   const at::NoGradGuard no_grad;
   const at::Tensor original = inputs[which].detach().contiguous();
   at::Tensor result = at::empty({static_cast<int64_t>(indices.size())}, original.options());
@@ -48,15 +49,13 @@ inline at::Tensor differences(const TensorFunction& function, std::vector<at::Te
     double sums[2];
     for (const int side : {0, 1}) {
       inputs[which] = original.clone();
-      inputs[which].view({-1})[indices[i]] += side == 0 ? kStep : -kStep;
+      inputs[which].view({-1})[indices[i]] += side == 0 ? kDifferenceStep : -kDifferenceStep;
       sums[side] = weighted_sum(function, inputs);
     }
-    result[static_cast<int64_t>(i)] = (sums[0] - sums[1]) / (2 * kStep);
+    result[static_cast<int64_t>(i)] = (sums[0] - sums[1]) / (2 * kDifferenceStep);
   }
   return result;
 }
-
-}  // namespace detail
 
 // Checks autograd's gradient of every defined input against central differences, within
 // kFiniteDifference of the gradient's largest magnitude. REQUIRES: inputs are float64 and the
@@ -74,7 +73,7 @@ inline void check_gradients(const TensorFunction& function, const std::vector<Na
   }
   const at::Tensor result = function(leaves);
   const auto gradients = torch::autograd::grad(
-      {(result * detail::cotangent(result.sizes())).sum()}, differentiable,
+      {(result * cotangent(result.sizes())).sum()}, differentiable,
       /*grad_outputs=*/{}, /*retain_graph=*/false, /*create_graph=*/false, /*allow_unused=*/true);
 
   size_t next = 0;
@@ -84,12 +83,12 @@ inline void check_gradients(const TensorFunction& function, const std::vector<Na
     INFO("gradient of " << inputs[which].name);
     REQUIRE(gradient.defined());
     const int64_t count = gradient.numel();
-    const int64_t stride = std::max<int64_t>(1, count / detail::kMaxElements);
+    const int64_t stride = std::max<int64_t>(1, count / kMaxDifferences);
     std::vector<int64_t> indices;
     for (int64_t i = 0; i < count; i += stride) indices.push_back(i);
     const at::Tensor flat = gradient.reshape({-1}).index_select(
         0, at::tensor(indices, at::TensorOptions(at::kLong)));
-    check_close(flat, detail::differences(function, leaves, which, indices), kFiniteDifference,
+    check_close(flat, finite_differences(function, leaves, which, indices), kFiniteDifference,
                 "gradient of " + inputs[which].name);
   }
 }
