@@ -8,7 +8,7 @@ if(ZEBRA_CCACHE)
   set(_launcher
     ${CMAKE_COMMAND} -E env
     CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-    CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${ZEBRA_CCACHE})
+    CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 CCACHE_INODECACHE=1 ${ZEBRA_CCACHE})
   foreach(_language CXX CUDA)
     if(NOT CMAKE_${_language}_COMPILER_LAUNCHER)
       set(CMAKE_${_language}_COMPILER_LAUNCHER ${_launcher})

@@ -1,13 +1,8 @@
 #include "zebra/checkpoint.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cinttypes>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -81,14 +76,6 @@ std::string hex(uint64_t value) {
   return text;
 }
 
-void sync_folder(const fs::path& folder) {
-  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool good = file >= 0 && ::fsync(file) == 0;
-  const int reason = errno;
-  if (file >= 0) ::close(file);
-  if (!good) throw ConfigError(str(folder.string(), ": cannot be synced: ", std::strerror(reason)));
-}
-
 // Under a temporary name first: a removal that is cut short leaves nothing that looks committed.
 void remove_committed(const fs::path& folder, const Entry& entry) {
   const fs::path doomed = folder / (kTemporary + folder_name(entry) + "-old");
@@ -131,7 +118,7 @@ void write_contents(const fs::path& folder, const Checkpoint& checkpoint) {
   write_file_atomic(folder / kState, state_text(checkpoint));
   write_file_atomic(folder / kManifest, manifest_of(folder, checkpoint.step).dump(2) + "\n");
   write_file_atomic(folder / kCommit, hex(hash_file(folder / kManifest)) + "\n");
-  sync_folder(folder);
+  fsync_folder(folder);
 }
 
 // Makes the checkpoint appear in `folder`, whole or not at all.
@@ -151,7 +138,7 @@ void commit(const fs::path& folder, const Checkpoint& checkpoint,
     fs::remove_all(temporary, ignored);
     throw;
   }
-  sync_folder(folder);
+  fsync_folder(folder);
 }
 
 // Which of the `others` go once `step` is committed. Later ones belong to a future that was given
