@@ -41,8 +41,8 @@ std::optional<StageRecord> RunFolder::record(const std::string& stage) const {
   const auto path = record_path(stage);
   if (!fs::exists(path)) return std::nullopt;
   const auto json = read_json(path);
-  return StageRecord{.key = require<uint64_t>(json, "key", path),
-                     .seconds = require<double>(json, "seconds", path)};
+  return StageRecord{.key = require<uint64_t>(json, "key", path.string()),
+                     .seconds = require<double>(json, "seconds", path.string())};
 }
 
 void RunFolder::complete(const std::string& stage, const StageRecord& record) {

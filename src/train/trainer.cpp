@@ -17,8 +17,10 @@ namespace {
 
 bool has_hybrid(const Recipe& recipe) { return recipe.hybrid && recipe.base; }
 
+}  // namespace
+
 // The order of the stages, when each is wanted, and which recipe keys its result depends on.
-const std::vector<Stage>& stages() {
+const std::vector<Stage>& run_stages() {
   static const std::vector<Stage> all = {
       {"pretrain", [](const Recipe& r) { return r.stages.pretrain.has_value(); },
        [](const Recipe& from, Recipe& to) {
@@ -54,6 +56,8 @@ const std::vector<Stage>& stages() {
   };
   return all;
 }
+
+namespace {
 
 // Hash of what a stage's result depends on: the inputs' contents, earlier stages, its own part of
 // the recipe.
@@ -112,7 +116,7 @@ void use_threads(int64_t threads) {
 const std::vector<std::string>& stage_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> all;
-    for (const auto& stage : stages()) all.push_back(stage.name);
+    for (const auto& stage : run_stages()) all.push_back(stage.name);
     return all;
   }();
   return names;
@@ -129,7 +133,7 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
   bool redo = options.fresh;
   std::string missing;  // an earlier stage that is neither complete nor asked for
   uint64_t key = job.inputs_hash();
-  for (const auto& stage : stages()) {
+  for (const auto& stage : run_stages()) {
     if (!stage.wanted(recipe)) continue;
     key = stage_key(stage, recipe, key);
     redo = redo || stage.name == options.from;

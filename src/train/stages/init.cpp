@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "train/stages/stages.h"
+#include "zebra/error.h"
 #include "zebra/init.h"
 
 namespace zebra {

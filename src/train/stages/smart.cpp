@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "train/stages/stages.h"
+#include "zebra/error.h"
 #include "zebra/eval.h"
 
 namespace zebra {
@@ -69,7 +70,7 @@ StageResult run_smart(Job& job, uint64_t /*key*/) {
 std::vector<int64_t> chosen_mla_layers(const Job& job) {
   if (!job.recipe.hybrid->smart_count) return job.recipe.hybrid->mla_layers;
   const auto path = smart_file(job);
-  return require<std::vector<int64_t>>(read_json(path), "chosen", path);
+  return require<std::vector<int64_t>>(read_json(path), "chosen", path.string());
 }
 
 }  // namespace zebra

@@ -31,6 +31,9 @@ StageResult run_distill(Job& job, uint64_t key);   // stages/distill
 StageResult run_dpo(Job& job, uint64_t key);       // stages/dpo
 StageResult run_eval(Job& job, uint64_t key);      // summary.json, report.html
 
+// All stages, in order.
+const std::vector<Stage>& run_stages();
+
 // The MLA layers of the hybrid: the recipe's list, or what the smart stage chose.
 std::vector<int64_t> chosen_mla_layers(const Job& job);
 
