@@ -52,7 +52,9 @@ std::optional<Entry> parse_folder_name(const std::string& name) {
   const char* const end = name.data() + name.size();
   auto [at, error] = std::from_chars(name.data() + start.size(), end, entry.step);
   if (error == std::errc() && at != end && *at == '.') {
-    std::tie(at, error) = std::from_chars(at + 1, end, entry.revision);
+    const auto rest = std::from_chars(at + 1, end, entry.revision);
+    at = rest.ptr;
+    error = rest.ec;
   }
   // Only names that we would give, so that a copy such as step-7.bak is left alone.
   if (error != std::errc() || at != end || folder_name(entry) != name) return std::nullopt;
