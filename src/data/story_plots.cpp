@@ -399,13 +399,12 @@ const Plot kBorrow{
      "\"Thank you, {hero},\" said {friend}. \"You can have it again some day.\"",
      "?[A good friend brings things back|{hero} was glad that {hero.he} had kept the promise]."}};
 
+const std::vector<Plot> kPlots{kLost,    kBroken,  kShare, kWeather,  kNoise,     kRescue,
+                               kTruth,   kContest, kGift,  kSeed,     kWork,      kTrade,
+                               kLostWay, kWarning, kHide,  kTogether, kNewFriend, kBorrow};
+
 }  // namespace
 
-const std::vector<Plot>& plots() {
-  static const std::vector<Plot> table{kLost,    kBroken,  kShare, kWeather,  kNoise,     kRescue,
-                                       kTruth,   kContest, kGift,  kSeed,     kWork,      kTrade,
-                                       kLostWay, kWarning, kHide,  kTogether, kNewFriend, kBorrow};
-  return table;
-}
+const std::vector<Plot>& plots() { return kPlots; }
 
 }  // namespace zebra::story
