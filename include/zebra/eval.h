@@ -58,7 +58,7 @@ struct GenerateOptions {
   double top_p = 1.0;
   uint64_t seed = 0;
   int64_t prefill_chunk = 512;    // prompt tokens in one forward
-  std::vector<int64_t> stop_ids;  // generation ends after one of them
+  std::vector<int64_t> stop_ids = {};  // generation ends after one of them
 };
 
 // prompt: (1, T) int64, T >= 1 -> generated ids without the prompt. `on_token` sees each id as it
