@@ -102,11 +102,17 @@ detail::AttentionArgs<T> kernel_args(const KernelInput& in) {
   return args;
 }
 
+// Autograd takes no undefined tensor as an argument.
+std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
 class SmallHeadAttention : public torch::autograd::Function<SmallHeadAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q,
-                            const at::Tensor& k, const at::Tensor& v, const at::Tensor& first,
-                            double scale) {
+                            const at::Tensor& k, const at::Tensor& v,
+                            const std::optional<at::Tensor>& begins, double scale) {
+    const at::Tensor first = begins.value_or(at::Tensor());
     const KernelInput in{detail::with_dense_rows(q), detail::with_dense_rows(k),
                          detail::with_dense_rows(v), first, scale};
     const int64_t B = q.size(0), T = q.size(1), N = q.size(2), G = k.size(2);
@@ -159,7 +165,7 @@ at::Tensor attention_small_heads(const at::Tensor& q, const at::Tensor& k, const
   const at::Tensor first = segments.defined() ? first_positions(segments) : at::Tensor();
   TORCH_CHECK(first.defined() == segments.defined(),
               "causal_attention segments: expected each segment in one piece, got one that returns");
-  return SmallHeadAttention::apply(q, k, v, first, scale);
+  return SmallHeadAttention::apply(q, k, v, if_defined(first), scale);
 }
 
 }  // namespace detail
@@ -199,7 +205,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   if (detail::has_cpu_kernel(q) && q.size(3) <= kSmallHead && v.size(3) <= kSmallHead) {
     const at::Tensor first = segments.defined() ? first_positions(segments) : at::Tensor();
     if (first.defined() == segments.defined()) {
-      return SmallHeadAttention::apply(q, k, v, first, scale);
+      return SmallHeadAttention::apply(q, k, v, if_defined(first), scale);
     }
   }
   return detail::attention_sdpa(q, k, v, scale, segments);
