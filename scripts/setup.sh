@@ -25,7 +25,12 @@ step() {  # step NAME ADVICE: what is being done, and what to do should it fail
   advice=$2
   echo "setup: $step_name"
 }
-trap 'echo "setup: FAILED: $step_name. $advice" >&2' ERR
+failed() {
+  trap - ERR
+  echo "setup: FAILED: $step_name. $advice" >&2
+  exit 1
+}
+trap failed ERR
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
@@ -51,21 +56,24 @@ install_packages() {
     return
   fi
   step "installing system packages: ${missing[*]}" \
-    "Run it by hand: apt-get update && apt-get install ${missing[*]}"
+    "Run 'apt-get update && apt-get install' with those names by hand, and see what it says."
   as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 own_libtorch() {  # prints the LibTorch that CMAKE_PREFIX_PATH names, if any
   local prefix root
-  while IFS= read -r prefix; do
+  local prefixes=()
+  IFS=: read -r -a prefixes <<<"${CMAKE_PREFIX_PATH:-}"
+  for prefix in "${prefixes[@]}"; do
     for root in "$prefix" "$prefix/torch" "$prefix/../.."; do
-      if [ -n "$prefix" ] && [ -e "$root/lib/libtorch_cpu.so" ]; then
+      if [ -e "$root/lib/libtorch_cpu.so" ]; then
         (cd "$root" && pwd)
         return
       fi
     done
-  done < <(tr : '\n' <<<"${CMAKE_PREFIX_PATH:-}")
+  done
 }
 
 download() {  # download REQUIREMENTS FOLDER: pinned wheels, whatever this machine's Python is
