@@ -40,22 +40,28 @@ class SafetensorsFile {
   std::unique_ptr<Impl> impl_;
 };
 
-// A folder's weights: model.safetensors, or the shards that model.safetensors.index.json names.
-// Files are mapped when a tensor of theirs is first read and the last one is unmapped when another
-// is opened, so host memory stays at one shard.
+// A folder's weights: model.safetensors, which wins where both exist, or the shards that
+// model.safetensors.index.json names; these are checked against the index at once. A file is mapped
+// when a tensor of its own is read and unmapped when another is opened, so host memory stays at one
+// shard. A tensor that is not there is a ConfigError that names it and the folder.
 class WeightFolder {
  public:
   explicit WeightFolder(const std::filesystem::path& folder);
   bool contains(const std::string& name) const;
   std::vector<std::string> names() const;  // sorted
   TensorInfo info(const std::string& name) const;
-  at::Tensor read(
-      const std::string& name) const;  // ConfigError names tensor and folder when it is missing
+  at::Tensor read(const std::string& name) const;  // a copy, in the file's dtype
   std::filesystem::path file_of(const std::string& name) const;
 
  private:
+  struct Entry {
+    std::string file;
+    TensorInfo info;
+  };
+  const Entry& entry(const std::string& name) const;
+
   std::filesystem::path folder_;
-  std::map<std::string, std::string> file_of_;  // tensor -> file name
+  std::map<std::string, Entry> entries_;  // by tensor
   mutable std::unique_ptr<SafetensorsFile> open_;
 };
 
@@ -65,9 +71,10 @@ void write_safetensors(const std::filesystem::path& path,
                        const std::map<std::string, at::Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
-// Writes a folder's weights one tensor at a time: single file up to `shard_bytes`, beyond that
-// numbered shards with an index. `tensor` is called once for each name, in the order of `infos`, so
-// the caller need not hold them all.
+// Writes a folder's weights one tensor at a time: a single file up to `shard_bytes`, beyond that
+// numbered shards with an index. `tensor` is called once for each name, in the order of `infos`, and
+// its result let go before the next call, so that the caller need not hold them all. The metadata
+// {"format": "pt"} is what Hugging Face transformers asks for. Existing weights are not replaced.
 struct WeightWriterOptions {
   uint64_t shard_bytes = 5'000'000'000;
 };
