@@ -18,8 +18,9 @@ namespace zebra {
 // scaling types, odd head counts and the like are a ConfigError that names file and key.
 ModelOptions read_model_options(const std::filesystem::path& folder);
 
-// Writes config.json and, for a hybrid, hybrid_config.json. The config.json of `base_folder` is
-// kept where given (token ids, names), with what the options decide put in its place.
+// Writes config.json and, for a hybrid, hybrid_config.json with the published fields. A Llama's
+// loads in Hugging Face transformers. What the files cannot say (llama3 scaling in MLA layers) is a
+// ConfigError.
 void write_model_options(const std::filesystem::path& folder, const ModelOptions& options,
                          at::ScalarType dtype);
 

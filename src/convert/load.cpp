@@ -1,0 +1,47 @@
+#include "base/rng.h"
+#include "convert/weights.h"
+#include "zebra/convert.h"
+
+namespace zebra {
+
+namespace {
+
+// Block by block, so that never more than one block's random weights are in memory beside those
+// read.
+std::vector<Block> load_blocks(const ModelFolder& folder, const LoadOptions& load) {
+  std::vector<Block> blocks;
+  for (int64_t layer = 0; layer < folder.options().num_layers(); ++layer) {
+    CausalLm one(one_layer(folder.options(), layer, /*vocab_size=*/1));
+    blocks.push_back(one->block(0));
+    fill(*blocks.back(), layer_prefix(layer), folder, load);
+  }
+  return blocks;
+}
+
+// Embedding, final norm and head.
+CausalLm load_shell(const ModelFolder& folder, const LoadOptions& load) {
+  ModelOptions options = one_layer(folder.options(), 0, folder.options().vocab_size);
+  options.tie_word_embeddings = folder.options().tie_word_embeddings;
+  CausalLm shell(options);
+  const torch::NoGradGuard no_grad;
+  for (auto& item : shell->named_parameters()) {
+    const auto& name = item.key();
+    if (name.starts_with(layer_prefix(0))) continue;
+    const at::Tensor weight = cast_weight(folder.read(name), load.dtype, name);
+    item.value().set_data(weight.to(load.device));
+  }
+  return shell;
+}
+
+}  // namespace
+
+CausalLm load_model(const std::filesystem::path& path, const LoadOptions& load) {
+  TORCH_CHECK(at::isFloatingType(load.dtype), "load_model dtype: expected a floating one, got ",
+              load.dtype);
+  const KeepDefaultGenerator keep;
+  const ModelFolder folder(path);
+  const CausalLm shell = load_shell(folder, load);
+  return CausalLm(folder.options(), *shell, load_blocks(folder, load));
+}
+
+}  // namespace zebra
