@@ -48,8 +48,9 @@ struct MlaInit {
 // fewer key heads: the full form (heads repeated first).
 MlaInit init_mla(const AttentionWeights& base, const MlaOptions& options, int64_t base_kv_heads);
 
-// Smallest rank whose share of sum(sigma^power) reaches `energy`, rounded up to a multiple of
-// `divisor`, at least one divisor, at most the number of singular values.  sigma: (R) descending.
+// Rank by energy, as published (docs/math/mla_svd.md, section 6): how many leading singular values
+// stay within the share `energy` of sum(sigma^power), at least one, rounded up to a multiple of
+// `divisor`, at most the largest multiple that the matrix has.  sigma: (R) descending.
 int64_t energy_rank(const at::Tensor& sigma, double energy, int64_t divisor, double power);
 
 struct EnergyRankOptions {
