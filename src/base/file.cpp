@@ -80,7 +80,8 @@ std::string read_file(const fs::path& path) {
   }
   bytes.resize(filled);
   char more[4096];  // files of /proc and pipes say that they have no size
-  while (const size_t got = read_some(path, file.number, more, sizeof more)) bytes.append(more, got);
+  while (const size_t got = read_some(path, file.number, more, sizeof more))
+    bytes.append(more, got);
   return bytes;
 }
 

@@ -13,8 +13,8 @@ namespace zebra {
 // A whole file as bytes.
 std::string read_file(const std::filesystem::path& path);
 
-// Writes under a temporary name beside `path`, fsyncs, renames, and fsyncs the folder: after a crash
-// `path` holds the old bytes or the new ones.
+// Writes under a temporary name beside `path`, fsyncs, renames, and fsyncs the folder: after a
+// crash `path` holds the old bytes or the new ones.
 void write_file_atomic(const std::filesystem::path& path, std::string_view bytes);
 
 // The same from a file.
@@ -44,7 +44,8 @@ class MappedFile {
   uint64_t size_ = 0;
 };
 
-// A file written piece by piece that appears under its name at commit(). Without it nothing is left.
+// A file written piece by piece that appears under its name at commit(). Without it nothing is
+// left.
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& path);

@@ -18,8 +18,8 @@ uint64_t hash_file(const std::filesystem::path& path);  // of its contents; Conf
 
 // Of the values' bytes.
 template <class T>
-  requires std::is_arithmetic_v<T> && (!std::is_same_v<T, bool>)
-uint64_t hash_values(const std::vector<T>& values) {
+requires std::is_arithmetic_v<T> &&(!std::is_same_v<T, bool>)uint64_t
+    hash_values(const std::vector<T>& values) {
   return hash_bytes(values.data(), values.size() * sizeof(T));
 }
 

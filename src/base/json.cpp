@@ -22,14 +22,17 @@ json parse_json(std::string_view text, const std::string& where) {
   try {
     return json::parse(text);
   } catch (const json::exception& error) {
-    const std::string message = error.what();  // "[json.exception.parse_error.101] parse error at line ..."
+    const std::string message =
+        error.what();  // "[json.exception.parse_error.101] parse error at line ..."
     const auto end = message.find("] ");
-    throw ConfigError(str(where, ": expected JSON: ",
-                          end == std::string::npos ? message : message.substr(end + 2)));
+    throw ConfigError(str(
+        where, ": expected JSON: ", end == std::string::npos ? message : message.substr(end + 2)));
   }
 }
 
-json read_json(const std::filesystem::path& file) { return parse_json(read_file(file), file.string()); }
+json read_json(const std::filesystem::path& file) {
+  return parse_json(read_file(file), file.string());
+}
 
 void fail_json(const std::string& where, const std::string& key, std::string_view expected,
                const json& got) {

@@ -41,8 +41,9 @@ T json_to(const json& value, const std::string& key, const std::string& where) {
     if (!value.is_boolean()) fail_json(where, key, "true or false", value);
     return value.get<bool>();
   } else if constexpr (std::integral<T>) {
-    const bool fits = value.is_number_unsigned() ? std::in_range<T>(value.get<uint64_t>())
-                      : value.is_number_integer() && std::in_range<T>(value.get<int64_t>());
+    const bool fits = value.is_number_unsigned()
+                          ? std::in_range<T>(value.get<uint64_t>())
+                          : value.is_number_integer() && std::in_range<T>(value.get<int64_t>());
     if (!fits) fail_json(where, key, "an integer in range", value);
     return value.get<T>();
   } else if constexpr (std::floating_point<T>) {
@@ -64,7 +65,8 @@ T json_to(const json& value, const std::string& key, const std::string& where) {
 
 }  // namespace detail
 
-// The value at `key`; none, or one of another type, is a ConfigError that names `where` and the key.
+// The value at `key`; none, or one of another type, is a ConfigError that names `where` and the
+// key.
 template <class T>
 T require(const json& object, const std::string& key, const std::string& where) {
   if (!object.is_object()) fail_json(where, key, "an object around it", object);

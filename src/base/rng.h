@@ -11,8 +11,8 @@ namespace zebra {
 // A generator of its own on the CPU.
 at::Generator make_generator(uint64_t seed);
 
-// Puts the default CPU generator back as it was at the end of the scope: for code that builds modules
-// whose random weights it replaces.
+// Puts the default CPU generator back as it was at the end of the scope: for code that builds
+// modules whose random weights it replaces.
 class KeepDefaultGenerator {
  public:
   KeepDefaultGenerator();

@@ -14,7 +14,8 @@ using zebra::testing::TempDir;
 namespace {
 
 size_t count_entries(const fs::path& folder) {
-  return static_cast<size_t>(std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
+  return static_cast<size_t>(
+      std::distance(fs::directory_iterator(folder), fs::directory_iterator()));
 }
 
 }  // namespace
@@ -49,8 +50,9 @@ TEST_CASE("file: a full disk is a ConfigError with the file's name, and the old 
   const TempDir folder;
   write_file_atomic(folder / "f", "old");
   fs::create_symlink("/dev/full", folder / "f.tmp");  // where the new bytes go first
-  CHECK_THROWS_WITH(write_file_atomic(folder / "f", "new"),
-                    ContainsSubstring((folder / "f").string()) && ContainsSubstring("No space left"));
+  CHECK_THROWS_WITH(
+      write_file_atomic(folder / "f", "new"),
+      ContainsSubstring((folder / "f").string()) && ContainsSubstring("No space left"));
   CHECK(read_file(folder / "f") == "old");
 
   const testing::FileSizeLimit limit(4096);

@@ -22,7 +22,8 @@ TEST_CASE("hash: bytes, values, a file and a stream of pieces agree") {
   const testing::TempDir folder;
   write_file_atomic(folder / "f", {bytes, count});
   Hasher pieces;
-  for (size_t at = 0; at < count; at += 777) pieces.add_bytes(bytes + at, std::min<size_t>(777, count - at));
+  for (size_t at = 0; at < count; at += 777)
+    pieces.add_bytes(bytes + at, std::min<size_t>(777, count - at));
   CHECK(hash_values(values) == hash_bytes(bytes, count));
   CHECK(hash_file(folder / "f") == hash_bytes(bytes, count));
   CHECK(pieces.value() == hash_bytes(bytes, count));

@@ -30,7 +30,8 @@ TEST_CASE("json: required values come in their type or as an error with file, ke
   CHECK(require<std::string>(object, "s", "c.json") == "text");
   CHECK(require<std::vector<int64_t>>(object, "list", "c.json") == std::vector<int64_t>{1, 2});
   CHECK(require<bool>(object, "t", "c.json"));
-  CHECK_THROWS_WITH(require<int64_t>(object, "none", "c.json"), "c.json: none: expected a value, got none");
+  CHECK_THROWS_WITH(require<int64_t>(object, "none", "c.json"),
+                    "c.json: none: expected a value, got none");
   CHECK_THROWS_WITH(require<int64_t>(object, "s", "c.json"),
                     "c.json: s: expected an integer in range, got \"text\"");
   CHECK_THROWS_AS(require<int64_t>(object, "x", "c.json"), ConfigError);
