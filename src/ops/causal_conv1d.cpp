@@ -23,7 +23,7 @@ struct ConvTensors {
 // How many earlier tokens (the state's included) each token may see, at most K - 1. (B, T) int32
 at::Tensor visible_before(const at::Tensor& segments, int64_t K) {
   const int64_t T = segments.size(1);
-  const at::Tensor starts = segment_starts(segments);                     // (B, T)
+  const at::Tensor starts = segment_starts(segments);  // (B, T)
   const at::Tensor positions = at::arange(T, segments.options());
   // The latest start at or before each token; K before the first token where there is none.
   const at::Tensor marks = at::where(starts, positions, at::full_like(positions, -K));
@@ -36,18 +36,18 @@ at::Tensor next_state(const ConvTensors& in) {
   const int64_t B = in.x.size(0), T = in.x.size(1), C = in.x.size(2), K = in.weight.size(1);
   const int64_t taken = std::min(T, K);
   const at::Tensor newest = in.x.narrow(1, T - taken, taken).transpose(1, 2);  // (B, C, taken)
-  const at::Tensor older =
-      in.state.defined() ? in.state.to(in.x.scalar_type()).narrow(2, taken, K - taken)
-                         : at::zeros({B, C, K - taken}, in.x.options());
-  const at::Tensor state = at::cat({older, newest}, 2);                   // (B, C, K)
+  const at::Tensor older = in.state.defined()
+                               ? in.state.to(in.x.scalar_type()).narrow(2, taken, K - taken)
+                               : at::zeros({B, C, K - taken}, in.x.options());
+  const at::Tensor state = at::cat({older, newest}, 2);  // (B, C, K)
   if (!in.segments.defined() || T == 0) return state;
   const at::Tensor runs = segment_starts(in.segments).to(at::kLong).cumsum(1);
-  at::Tensor run_of = at::zeros({B, K}, runs.options());                  // what came before is run 0
+  at::Tensor run_of = at::zeros({B, K}, runs.options());  // what came before is run 0
   run_of.narrow(1, K - taken, taken).copy_(runs.narrow(1, T - taken, taken));
   return state * (run_of == runs.narrow(1, T - 1, 1)).unsqueeze(1).to(state.scalar_type());
 }
 
-// ---- CPU kernels ---------------------------------------------------------------------------------
+// ---- CPU kernels --------------------------------------------------------------------------------
 
 // The inputs as the kernels want them; keeps the memory that the pointers lead to alive.
 template <class Real>
@@ -58,7 +58,7 @@ struct ConvKernelInputs {
   explicit ConvKernelInputs(const ConvTensors& in) {
     const int64_t K = in.weight.size(1);
     x = in.x.stride(2) == 1 || in.x.size(2) == 1 ? in.x : in.x.contiguous();
-    weight = in.weight.to(x.scalar_type()).t().contiguous();              // (K, C)
+    weight = in.weight.to(x.scalar_type()).t().contiguous();  // (K, C)
     if (in.bias.defined()) bias = in.bias.to(x.scalar_type()).contiguous();
     if (in.state.defined()) {
       history = in.state.to(x.scalar_type()).narrow(2, 1, K - 1).transpose(1, 2).contiguous();
@@ -104,8 +104,8 @@ variable_list kernel_backward(const ConvTensors& in, const at::Tensor& y_gradien
     Scratch<Real> scratch(conv_backward_scratch(s));
     kernels<Real>().conv_backward(args, begin, end, scratch.data());
   });
-  const at::Tensor sums = partial.sum(0);                                 // (K + 1, C)
-  const at::Tensor dweight = sums.narrow(0, 0, s.K).t().contiguous();     // (C, K)
+  const at::Tensor sums = partial.sum(0);                              // (K + 1, C)
+  const at::Tensor dweight = sums.narrow(0, 0, s.K).t().contiguous();  // (C, K)
   at::Tensor dbias;
   if (in.bias.defined()) dbias = sums.select(0, s.K).to(in.bias.scalar_type());
   return {dx, dweight.to(in.weight.scalar_type()), dbias};
@@ -122,7 +122,7 @@ struct CpuConv {
   }
 };
 
-// ---- LibTorch's operations -----------------------------------------------------------------------
+// ---- LibTorch's operations ----------------------------------------------------------------------
 
 struct AnyConv {
   // Inputs with the K - 1 before the first, in the accumulation type. (B, K - 1 + T, C)
@@ -150,7 +150,7 @@ struct AnyConv {
       const at::Tensor tap = x.narrow(1, k, T);
       pre.addcmul_(seen.defined() ? tap * seen : tap, weight.select(1, k));
     }
-    return pre;                                                           // (B, T, C)
+    return pre;  // (B, T, C)
   }
 
   static at::Tensor forward(const ConvTensors& in) {
@@ -161,7 +161,7 @@ struct AnyConv {
     const int64_t T = in.x.size(1), K = in.weight.size(1);
     const at::Tensor x = extended(in);
     const at::Tensor flow = at::silu_backward(dy.to(x.scalar_type()), activation(in, x));
-    at::Tensor dx = at::zeros_like(x);                                    // (B, K - 1 + T, C)
+    at::Tensor dx = at::zeros_like(x);  // (B, K - 1 + T, C)
     const at::Tensor weight = in.weight.to(x.scalar_type());
     std::vector<at::Tensor> dweight;
     for (int64_t k = 0; k < K; ++k) {
@@ -177,7 +177,7 @@ struct AnyConv {
   }
 };
 
-// ---- autograd ------------------------------------------------------------------------------------
+// ---- autograd -----------------------------------------------------------------------------------
 
 template <class Implementation>
 class ConvFunction : public torch::autograd::Function<ConvFunction<Implementation>> {
@@ -235,8 +235,8 @@ void check(const ConvTensors& in) {
               shape_of(in.state));
   TORCH_CHECK(!in.segments.defined() || (in.segments.sizes() == at::IntArrayRef({B, T}) &&
                                          in.segments.scalar_type() == at::kLong),
-              "causal_conv1d segments: expected int64 of shape ", at::IntArrayRef({B, T}),
-              ", got ", shape_of(in.segments));
+              "causal_conv1d segments: expected int64 of shape ", at::IntArrayRef({B, T}), ", got ",
+              shape_of(in.segments));
   for (const at::Tensor& tensor : {in.weight, in.bias, in.state, in.segments}) {
     TORCH_CHECK(!tensor.defined() || tensor.device() == in.x.device(),
                 "causal_conv1d: expected every tensor on x's device ", in.x.device(),

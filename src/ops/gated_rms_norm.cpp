@@ -22,7 +22,7 @@ struct NormTensors {
   double eps;
 };
 
-// ---- CPU kernels ---------------------------------------------------------------------------------
+// ---- CPU kernels --------------------------------------------------------------------------------
 
 // The inputs as the kernels want them; keeps the memory that the pointers lead to alive.
 template <class Real>
@@ -97,20 +97,19 @@ struct CpuNorm {
   }
 };
 
-// ---- LibTorch's operations -----------------------------------------------------------------------
+// ---- LibTorch's operations ----------------------------------------------------------------------
 
 struct AnyNorm {
   // (rows, groups, group_size) in the accumulation type.
   static at::Tensor grouped(const at::Tensor& tensor, const NormTensors& in) {
     const int64_t groups = in.weight.size(0) / in.group_size;
-    return tensor.to(accumulation_type(in.x.scalar_type()))
-        .reshape({-1, groups, in.group_size});
+    return tensor.to(accumulation_type(in.x.scalar_type())).reshape({-1, groups, in.group_size});
   }
   static at::Tensor grouped_weight(const NormTensors& in) {
     return in.weight.to(accumulation_type(in.x.scalar_type())).view({-1, in.group_size});
   }
   static at::Tensor inverse_rms(const at::Tensor& q, double eps) {
-    return at::rsqrt(q.square().mean(-1, /*keepdim=*/true) + eps);        // (rows, groups, 1)
+    return at::rsqrt(q.square().mean(-1, /*keepdim=*/true) + eps);  // (rows, groups, 1)
   }
 
   static at::Tensor forward(const NormTensors& in) {
@@ -134,7 +133,7 @@ struct AnyNorm {
   }
 };
 
-// ---- autograd ------------------------------------------------------------------------------------
+// ---- autograd -----------------------------------------------------------------------------------
 
 template <class Implementation>
 class NormFunction : public torch::autograd::Function<NormFunction<Implementation>> {
@@ -192,13 +191,13 @@ void check(const NormTensors& in) {
 
 }  // namespace
 
-at::Tensor gated_rms_norm_cpu(const at::Tensor& x, const at::Tensor& gate,
-                              const at::Tensor& weight, int64_t group_size, double eps) {
+at::Tensor gated_rms_norm_cpu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight,
+                              int64_t group_size, double eps) {
   return run<CpuNorm>({x, gate, weight, group_size, eps});
 }
 
-at::Tensor gated_rms_norm_any(const at::Tensor& x, const at::Tensor& gate,
-                              const at::Tensor& weight, int64_t group_size, double eps) {
+at::Tensor gated_rms_norm_any(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight,
+                              int64_t group_size, double eps) {
   return run<AnyNorm>({x, gate, weight, group_size, eps});
 }
 

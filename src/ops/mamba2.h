@@ -11,9 +11,9 @@ ConvOutput causal_conv1d_cpu(const at::Tensor& x, const at::Tensor& weight, cons
 ConvOutput causal_conv1d_any(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                              const at::Tensor& state, const at::Tensor& segments);
 
-at::Tensor gated_rms_norm_cpu(const at::Tensor& x, const at::Tensor& gate,
-                              const at::Tensor& weight, int64_t group_size, double eps);
-at::Tensor gated_rms_norm_any(const at::Tensor& x, const at::Tensor& gate,
-                              const at::Tensor& weight, int64_t group_size, double eps);
+at::Tensor gated_rms_norm_cpu(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight,
+                              int64_t group_size, double eps);
+at::Tensor gated_rms_norm_any(const at::Tensor& x, const at::Tensor& gate, const at::Tensor& weight,
+                              int64_t group_size, double eps);
 
 }  // namespace zebra::detail

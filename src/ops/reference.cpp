@@ -37,11 +37,11 @@ SsdOutput ssd(const SsdInput& in) {
     const at::Tensor step = dt.select(1, t).view({B, N, 1, 1});
     const at::Tensor decay = at::exp(step * A.view({N, 1, 1})) * carry_mask(in.segments, t, x);
     const at::Tensor added = x.select(1, t).unsqueeze(3) * keys.select(1, t).unsqueeze(2);
-    state = decay * state + step * added;                              // (B, N, P, Z)
+    state = decay * state + step * added;  // (B, N, P, Z)
     outputs.push_back((state * queries.select(1, t).unsqueeze(2)).sum(3));
   }
   const at::Tensor scanned = T > 0 ? at::stack(outputs, 1) : at::zeros({B, 0, N, P}, x.options());
-  const at::Tensor y = scanned + x * in.D.to(type).unsqueeze(1);       // (B, T, N, P)
+  const at::Tensor y = scanned + x * in.D.to(type).unsqueeze(1);  // (B, T, N, P)
   return {y.to(in.x.scalar_type()), state.detach()};
 }
 

@@ -1,6 +1,7 @@
-// The product form of the scan; docs/math/ssd.md. Within a chunk of Q tokens everything is a batched
-// product, the heads of a group packed into one so that x and B are read once; between the chunks
-// only the states are handed on. Q is the chunk, C counts the chunks, R the heads of a group.
+// The product form of the scan; docs/math/ssd.md. Within a chunk of Q tokens everything is a
+// batched product, the heads of a group packed into one so that x and B are read once; between the
+// chunks only the states are handed on. Q is the chunk, C counts the chunks, R the heads of a
+// group.
 #include "ops/ssd.h"
 
 #include <algorithm>
@@ -19,10 +20,15 @@ struct Sizes {
   int64_t B, T, G, N, P, Z, R, Q, C;
 
   explicit Sizes(const SsdInput& in)
-      : B(in.x.size(0)), T(in.x.size(1)), G(in.x.size(2)), N(in.C.size(2)), P(in.x.size(3)),
-        Z(in.C.size(3)), R(N / G) {
+      : B(in.x.size(0)),
+        T(in.x.size(1)),
+        G(in.x.size(2)),
+        N(in.C.size(2)),
+        P(in.x.size(3)),
+        Z(in.C.size(3)),
+        R(N / G) {
     const int64_t longest = in.x.is_cpu() ? 64 : 128;
-    Q = std::min(in.chunk_size, longest);
+    Q = std::min({in.chunk_size, longest, std::max<int64_t>(1, T)});
     C = std::max<int64_t>(1, (T + Q - 1) / Q);
   }
 };
@@ -46,7 +52,7 @@ at::Tensor lower_ones(int64_t Q, const at::TensorOptions& options) {
   return at::ones({Q, Q}, options).tril();
 }
 
-// ---- a sequence cut into chunks ------------------------------------------------------------------
+// ---- a sequence cut into chunks -----------------------------------------------------------------
 
 struct Chunks {
   at::ScalarType operand;  // what products take
@@ -76,7 +82,7 @@ Visibility visibility(const at::Tensor& segments, const Sizes& s) {
     runs = at::zeros({s.B, s.Q}, segments.options());
   }
   runs = runs.view({s.B, s.C, 1, s.Q});
-  const at::Tensor last = runs.narrow(3, s.Q - 1, 1);                    // (B, C, 1, 1)
+  const at::Tensor last = runs.narrow(3, s.Q - 1, 1);  // (B, C, 1, 1)
   const at::Tensor first = at::zeros({s.B, 1, 1, 1}, runs.options());
   const at::Tensor before = at::cat({first, last.narrow(1, 0, s.C - 1)}, 1);
   return {runs.unsqueeze(-1) == runs.unsqueeze(-2), runs == before, runs == last,
@@ -89,21 +95,21 @@ void fill_decays(Chunks& chunks, const SsdInput& in, const Sizes& s) {
   // Sums in float64: differences of them stay exact beside strong decays.
   const at::Tensor steps = (chunks.dt * chunks.A.unsqueeze(-1)).clamp_min(kLowestExponent);
   const at::Tensor sums =
-      at::matmul(steps.to(at::kDouble), lower.t()).to(options.dtype());   // (B, C, N, Q) s
-  at::Tensor seen = lower.to(at::kBool);                                  // (Q, Q)
-  const at::Tensor end = sums.narrow(-1, s.Q - 1, 1);                     // (B, C, N, 1)
+      at::matmul(steps.to(at::kDouble), lower.t()).to(options.dtype());  // (B, C, N, Q) s
+  at::Tensor seen = lower.to(at::kBool);                                 // (Q, Q)
+  const at::Tensor end = sums.narrow(-1, s.Q - 1, 1);                    // (B, C, N, 1)
   chunks.from_start = at::exp(sums);
   chunks.to_end = at::exp(end - sums);
   chunks.whole = at::exp(end.squeeze(-1));
   if (in.segments.defined()) {
     const Visibility visible = visibility(in.segments, s);
-    seen = at::logical_and(seen, visible.within);                         // (B, C, 1, Q, Q)
+    seen = at::logical_and(seen, visible.within);  // (B, C, 1, Q, Q)
     chunks.from_start.mul_(visible.from_start);
     chunks.to_end.mul_(visible.to_end);
     chunks.whole.mul_(visible.whole);
   }
   // Masked before exp: above the diagonal the differences are positive and may overflow.
-  at::Tensor exponents = sums.unsqueeze(-1) - sums.unsqueeze(-2);         // (B, C, N, Q, Q)
+  at::Tensor exponents = sums.unsqueeze(-1) - sums.unsqueeze(-2);  // (B, C, N, Q, Q)
   exponents.masked_fill_(at::logical_not(seen), -std::numeric_limits<double>::infinity());
   chunks.within = exponents.exp_();
 }
@@ -113,25 +119,23 @@ Chunks cut(const SsdInput& in, const Sizes& s) {
   Chunks chunks;
   chunks.operand = in.x.is_cpu() ? type : in.x.scalar_type();
   const int64_t BCG = s.B * s.C * s.G;
-  const auto grouped = [&](const at::Tensor& tensor, int64_t width) {     // (B, T, G, width)
+  const auto grouped = [&](const at::Tensor& tensor, int64_t width) {  // (B, T, G, width)
     return pad_tokens(tensor.to(type), s)
         .view({s.B, s.C, s.Q, s.G, width})
         .transpose(2, 3)
         .reshape({BCG, s.Q, width});
   };
-  chunks.x = grouped(in.x, s.P);                                          // (BCG, Q, P)
-  chunks.keys = grouped(in.B, s.Z);                                       // (BCG, Q, Z)
+  chunks.x = grouped(in.x, s.P);     // (BCG, Q, P)
+  chunks.keys = grouped(in.B, s.Z);  // (BCG, Q, Z)
   chunks.queries = pad_tokens(in.C.to(type), s)
                        .view({s.B, s.C, s.Q, s.N, s.Z})
                        .transpose(2, 3)
-                       .reshape({BCG, s.R * s.Q, s.Z});                   // (BCG, RQ, Z)
+                       .reshape({BCG, s.R * s.Q, s.Z});  // (BCG, RQ, Z)
   chunks.A = decay_rates(in.A_log, type);
-  chunks.shifted = in.dt.to(type) + in.dt_bias.to(type);                  // (B, T, N)
+  chunks.shifted = in.dt.to(type) + in.dt_bias.to(type);  // (B, T, N)
   const at::Tensor dt = at::logaddexp(chunks.shifted, at::zeros({}, chunks.shifted.options()));
-  chunks.dt = pad_tokens(dt, s)
-                  .view({s.B, s.C, s.Q, s.N})
-                  .transpose(2, 3)
-                  .contiguous();                                          // (B, C, N, Q)
+  chunks.dt =
+      pad_tokens(dt, s).view({s.B, s.C, s.Q, s.N}).transpose(2, 3).contiguous();  // (B, C, N, Q)
   fill_decays(chunks, in, s);
   return chunks;
 }
@@ -139,8 +143,8 @@ Chunks cut(const SsdInput& in, const Sizes& s) {
 // x times the weights of its heads, transposed: what a head adds to the chunk's state, before B.
 at::Tensor weighted_values(const Chunks& chunks, const Sizes& s) {
   const at::Tensor weights = (chunks.to_end * chunks.dt).view({s.B * s.C * s.G, s.R, 1, s.Q});
-  const at::Tensor x = chunks.x.transpose(1, 2).unsqueeze(1);             // (BCG, 1, P, Q)
-  return (x * weights).reshape({s.B * s.C * s.G, s.R * s.P, s.Q});           // (BCG, RP, Q)
+  const at::Tensor x = chunks.x.transpose(1, 2).unsqueeze(1);       // (BCG, 1, P, Q)
+  return (x * weights).reshape({s.B * s.C * s.G, s.R * s.P, s.Q});  // (BCG, RP, Q)
 }
 
 // Queries as the state at the chunk's start sees them. (BCN, Q, Z)
@@ -155,7 +159,7 @@ at::Tensor query_key_scores(const Chunks& chunks, const Sizes& s) {
       .view({s.B, s.C, s.N, s.Q, s.Q});
 }
 
-// ---- forward -------------------------------------------------------------------------------------
+// ---- forward ------------------------------------------------------------------------------------
 
 struct ChunkedResult {
   at::Tensor y;       // (B, T, N, P) in the accumulation type
@@ -180,19 +184,19 @@ ChunkedResult run_forward(const SsdInput& in) {
     starts.push_back(state);
     state = state * chunks.whole.select(1, c).view({s.B, s.N, 1, 1}) + added.select(1, c);
   }
-  const at::Tensor states = at::stack(starts, 1);                         // (B, C, N, P, Z)
+  const at::Tensor states = at::stack(starts, 1);  // (B, C, N, P, Z)
 
   const at::Tensor before = product(decayed_queries(chunks, s),
                                     states.view({BCN, s.P, s.Z}).transpose(1, 2), chunks.operand);
   at::Tensor y = (inside.view({s.B, s.C, s.N, s.Q, s.P}) + before.view({s.B, s.C, s.N, s.Q, s.P}))
                      .transpose(2, 3)
                      .reshape({s.B, s.C * s.Q, s.N, s.P})
-                     .narrow(1, 0, s.T);                                  // (B, T, N, P)
+                     .narrow(1, 0, s.T);  // (B, T, N, P)
   const at::Tensor x = in.x.to(y.scalar_type()).repeat_interleave(s.R, 2);
   return {y + x * in.D.to(y.scalar_type()).unsqueeze(-1), state, states};
 }
 
-// ---- backward ------------------------------------------------------------------------------------
+// ---- backward -----------------------------------------------------------------------------------
 
 // Gradients of one step of the backward pass, added up by the caller.
 struct Parts {
@@ -208,17 +212,17 @@ Parts backward_within(const Chunks& chunks, const Sizes& s, const at::Tensor& fl
   const int64_t BCG = s.B * s.C * s.G;
   const at::Tensor packed = flow.view({BCG, s.R * s.Q, s.P});
   const at::Tensor scores = query_key_scores(chunks, s);
-  const at::Tensor dt = chunks.dt.unsqueeze(-2);                          // (B, C, N, 1, Q)
+  const at::Tensor dt = chunks.dt.unsqueeze(-2);  // (B, C, N, 1, Q)
   const at::Tensor mix = (scores * chunks.within * dt).view({BCG, s.R * s.Q, s.Q});
 
-  const at::Tensor dmix = product(packed, chunks.x.transpose(1, 2), chunks.operand)
-                              .view({s.B, s.C, s.N, s.Q, s.Q}) *
-                          chunks.within;
-  const at::Tensor per_dt = dmix * scores;                                // (B, C, N, Q, Q)
+  const at::Tensor dmix =
+      product(packed, chunks.x.transpose(1, 2), chunks.operand).view({s.B, s.C, s.N, s.Q, s.Q}) *
+      chunks.within;
+  const at::Tensor per_dt = dmix * scores;  // (B, C, N, Q, Q)
   const at::Tensor dscores = (dmix * dt).view({BCG, s.R * s.Q, s.Q});
   const at::Tensor lower = lower_ones(s.Q, flow.options());
   // Sum over i >= t > j of what token i took from token j, for every t.
-  const at::Tensor earlier = at::matmul(per_dt * dt, 1 - lower);          // [i, t]: over j < t
+  const at::Tensor earlier = at::matmul(per_dt * dt, 1 - lower);  // [i, t]: over j < t
   return {.x = product(mix.transpose(1, 2), packed, chunks.operand),
           .keys = product(dscores.transpose(1, 2), chunks.queries, chunks.operand),
           .queries = product(dscores, chunks.keys, chunks.operand),
@@ -236,11 +240,12 @@ struct StateGradients {
 StateGradients pass_back(const Chunks& chunks, const Sizes& s, const at::Tensor& states,
                          const at::Tensor& dstates) {
   std::vector<at::Tensor> after(static_cast<size_t>(s.C)), whole(static_cast<size_t>(s.C));
-  at::Tensor carry = at::zeros_like(dstates.select(1, 0));                // (B, N, P, Z)
+  at::Tensor carry = at::zeros_like(dstates.select(1, 0));  // (B, N, P, Z)
   for (int64_t c = s.C - 1; c >= 0; --c) {
-    const at::Tensor decay = chunks.whole.select(1, c);                   // (B, N)
+    const at::Tensor decay = chunks.whole.select(1, c);  // (B, N)
     after[static_cast<size_t>(c)] = carry;
-    whole[static_cast<size_t>(c)] = decay * (carry * states.select(1, c)).sum(at::IntArrayRef({-2, -1}));
+    whole[static_cast<size_t>(c)] =
+        decay * (carry * states.select(1, c)).sum(at::IntArrayRef({-2, -1}));
     carry = carry * decay.view({s.B, s.N, 1, 1}) + dstates.select(1, c);
   }
   return {at::stack(after, 1).view({s.B * s.C * s.G, s.R * s.P, s.Z}),
@@ -252,41 +257,41 @@ Parts backward_across(const Chunks& chunks, const Sizes& s, const at::Tensor& fl
                       const at::Tensor& states) {
   const int64_t BCG = s.B * s.C * s.G, BCN = s.B * s.C * s.N;
   const at::Tensor packed = flow.view({BCN, s.Q, s.P});
-  const at::Tensor queries = decayed_queries(chunks, s);                  // (BCN, Q, Z)
+  const at::Tensor queries = decayed_queries(chunks, s);  // (BCN, Q, Z)
   const at::Tensor dqueries = product(packed, states.view({BCN, s.P, s.Z}), chunks.operand);
-  const at::Tensor dstates = product(packed.transpose(1, 2), queries, chunks.operand)
-                                 .view({s.B, s.C, s.N, s.P, s.Z});
+  const at::Tensor dstates =
+      product(packed.transpose(1, 2), queries, chunks.operand).view({s.B, s.C, s.N, s.P, s.Z});
   const StateGradients gradients = pass_back(chunks, s, states, dstates);
 
   const at::Tensor seen = product(gradients.after, chunks.keys.transpose(1, 2), chunks.operand)
-                              .view({BCG, s.R, s.P, s.Q});                // dS B_j
+                              .view({BCG, s.R, s.P, s.Q});  // dS B_j
   const at::Tensor to_end = chunks.to_end.view({BCG, s.R, 1, s.Q});
   const at::Tensor dt = chunks.dt.view({BCG, s.R, 1, s.Q});
-  const at::Tensor per_dt = ((seen * chunks.x.transpose(1, 2).unsqueeze(1)).sum(2) *
-                             to_end.squeeze(2)).reshape({s.B, s.C, s.N, s.Q});
+  const at::Tensor per_dt =
+      ((seen * chunks.x.transpose(1, 2).unsqueeze(1)).sum(2) * to_end.squeeze(2))
+          .reshape({s.B, s.C, s.N, s.Q});
   const at::Tensor taken = (dqueries * queries).sum(-1).view({s.B, s.C, s.N, s.Q});
   const at::Tensor lower = lower_ones(s.Q, flow.options());
-  const at::Tensor decay = at::matmul(taken, lower) +                     // over i >= t
-                           at::matmul(per_dt * chunks.dt, 1 - lower) +    // over j < t
+  const at::Tensor decay = at::matmul(taken, lower) +                   // over i >= t
+                           at::matmul(per_dt * chunks.dt, 1 - lower) +  // over j < t
                            gradients.whole;
-  return {.x = (seen * (to_end * dt)).sum(1).transpose(1, 2),
-          .keys = product(weighted_values(chunks, s).transpose(1, 2), gradients.after,
-                          chunks.operand),
-          .queries = (dqueries * chunks.from_start.view({BCN, s.Q, 1}))
-                         .view({BCG, s.R * s.Q, s.Z}),
-          .dt = per_dt,
-          .decay = decay};
+  return {
+      .x = (seen * (to_end * dt)).sum(1).transpose(1, 2),
+      .keys = product(weighted_values(chunks, s).transpose(1, 2), gradients.after, chunks.operand),
+      .queries = (dqueries * chunks.from_start.view({BCN, s.Q, 1})).view({BCG, s.R * s.Q, s.Z}),
+      .dt = per_dt,
+      .decay = decay};
 }
 
 variable_list run_backward(const SsdInput& in, const at::Tensor& states,
                            const at::Tensor& y_gradient) {
   const Sizes s(in);
   const Chunks chunks = cut(in, s);
-  const at::Tensor dy = y_gradient.to(chunks.x.scalar_type());            // (B, T, N, P)
+  const at::Tensor dy = y_gradient.to(chunks.x.scalar_type());  // (B, T, N, P)
   const at::Tensor flow = pad_tokens(dy, s)
                               .view({s.B, s.C, s.Q, s.N, s.P})
                               .transpose(2, 3)
-                              .contiguous();                              // (B, C, N, Q, P)
+                              .contiguous();  // (B, C, N, Q, P)
   const Parts within = backward_within(chunks, s, flow);
   const Parts across = backward_across(chunks, s, flow, states);
 
@@ -294,17 +299,18 @@ variable_list run_backward(const SsdInput& in, const at::Tensor& states,
     return part.reshape({s.B, s.C, heads, s.Q, width})
         .transpose(2, 3)
         .reshape({s.B, s.C * s.Q, heads, width})
-        .narrow(1, 0, s.T);                                               // (B, T, heads, width)
+        .narrow(1, 0, s.T);  // (B, T, heads, width)
   };
   const at::Tensor by_group = dy.view({s.B, s.T, s.G, s.R, s.P});
   const at::Tensor D = in.D.to(dy.scalar_type());
-  const at::Tensor skip = (by_group * D.view({s.G, s.R, 1})).sum(3);      // (B, T, G, P)
-  const at::Tensor dD = (by_group * in.x.to(dy.scalar_type()).unsqueeze(3)).sum(at::IntArrayRef({0, 1, 4}));
+  const at::Tensor skip = (by_group * D.view({s.G, s.R, 1})).sum(3);  // (B, T, G, P)
+  const at::Tensor dD =
+      (by_group * in.x.to(dy.scalar_type()).unsqueeze(3)).sum(at::IntArrayRef({0, 1, 4}));
 
-  const at::Tensor decay = within.decay + across.decay;                   // (B, C, N, Q)
+  const at::Tensor decay = within.decay + across.decay;  // (B, C, N, Q)
   const at::Tensor dsteps = within.dt + across.dt + decay * chunks.A.unsqueeze(-1);
   const at::Tensor ddt = tokens(dsteps, s.N, 1).squeeze(-1) * at::sigmoid(chunks.shifted);
-  const at::Tensor dA = (decay * chunks.dt).sum(at::IntArrayRef({0, 1, 3}));               // (N)
+  const at::Tensor dA = (decay * chunks.dt).sum(at::IntArrayRef({0, 1, 3}));  // (N)
   return {(tokens(within.x + across.x, s.G, s.P) + skip).to(in.x.scalar_type()),
           ddt.to(in.dt.scalar_type()),
           (dA * chunks.A).to(in.A_log.scalar_type()),

@@ -50,7 +50,8 @@ ScanResult run_forward(const SsdInput& in, bool keep_checkpoints) {
   const ScanInputs<Real> inputs(in);
   const SsdShape& s = inputs.kernel.shape;
   ScanResult result{at::empty({s.B, s.T, s.N, s.P}, in.x.options()),
-                    at::empty({s.B, s.N, s.P, s.Z}, in.x.options()), {}};
+                    at::empty({s.B, s.N, s.P, s.Z}, in.x.options()),
+                    {}};
   at::Tensor state;
   if (in.state.defined()) state = in.state.to(in.x.scalar_type()).contiguous();
   SsdForward<Real> args{.in = inputs.kernel, .state_in = data_or_null<Real>(state)};
@@ -94,7 +95,7 @@ variable_list run_backward(const SsdInput& in, const at::Tensor& checkpoints,
     kernels<Real>().ssd_backward(args, begin, end, scratch.data());
   });
 
-  const at::Tensor sums = dscalars.sum(0);                              // (N, 3)
+  const at::Tensor sums = dscalars.sum(0);                                 // (N, 3)
   const at::Tensor dA_log = sums.select(1, 0) * inputs.A.to(at::kDouble);  // (N) dA/dA_log = A
   return {dx,
           ddt,

@@ -16,7 +16,8 @@ namespace {
 double milliseconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+      .count();
 }
 
 // Median over enough repetitions for half a second.
@@ -55,7 +56,7 @@ void print(const char* name, const Time& ours, const Time& plain) {
 at::Tensor leaf(at::IntArrayRef sizes) { return at::randn(sizes).requires_grad_(true); }
 
 void bench_ssd(int64_t B, int64_t T, int64_t G, int64_t N, int64_t P, int64_t Z) {
-  const std::vector<at::Tensor> leaves = {leaf({B, T, G, P}), leaf({B, T, N}), leaf({N}),
+  const std::vector<at::Tensor> leaves = {leaf({B, T, G, P}), leaf({B, T, N}),    leaf({N}),
                                           leaf({B, T, G, Z}), leaf({B, T, N, Z}), leaf({N}),
                                           leaf({N})};
   const auto with = [](zebra::SsdOutput (*form)(const zebra::SsdInput&)) {

@@ -80,8 +80,7 @@ Evaluation evaluate(const Function& run, const Input& in) {
   Evaluation result;
   const at::Tensor bias = in.bias.defined() ? leaves[2] : at::Tensor();
   result.output = run(leaves[0], leaves[1], bias, in.state, in.segments);
-  const at::Tensor weights =
-      testing::cotangent(result.output.y.sizes()).to(in.x.scalar_type());
+  const at::Tensor weights = testing::cotangent(result.output.y.sizes()).to(in.x.scalar_type());
   result.gradients = torch::autograd::grad({(result.output.y * weights).sum()}, leaves);
   return result;
 }
@@ -93,8 +92,8 @@ at::Tensor in_double(const at::Tensor& tensor) {
 void compare_with_twin(const Input& in) {
   const bool exact = in.x.scalar_type() == at::kDouble;
   const Evaluation expected =
-      evaluate(reference::causal_conv1d, {in_double(in.x), in_double(in.weight),
-                                          in_double(in.bias), in_double(in.state), in.segments});
+      evaluate(reference::causal_conv1d, {in_double(in.x), in_double(in.weight), in_double(in.bias),
+                                          in_double(in.state), in.segments});
   for (const Form& form : forms()) {
     INFO(form.name << ", x " << in.x.sizes());
     const Evaluation actual = evaluate(form.run, in);
@@ -235,8 +234,7 @@ TEST_CASE("causal_conv1d: the number of threads changes no bit") {
 
 TEST_CASE("causal_conv1d: low precision is computed in float32") {
   const Input in = random_input({}, at::kFloat);
-  const ConvOutput output =
-      causal_conv1d(in.x.to(at::kBFloat16), in.weight, in.bias, {}, {});
+  const ConvOutput output = causal_conv1d(in.x.to(at::kBFloat16), in.weight, in.bias, {}, {});
   CHECK(output.y.scalar_type() == at::kBFloat16);
   const at::Tensor exact =
       causal_conv1d(in.x.to(at::kBFloat16).to(at::kFloat), in.weight, in.bias, {}, {}).y;

@@ -32,7 +32,8 @@ struct Form {
 };
 
 const std::vector<Form>& forms() {
-  static const std::vector<Form> all = {{"scan", detail::ssd_scan}, {"chunked", detail::ssd_chunked}};
+  static const std::vector<Form> all = {{"scan", detail::ssd_scan},
+                                        {"chunked", detail::ssd_chunked}};
   return all;
 }
 
@@ -232,7 +233,9 @@ TEST_CASE("ssd: gradients equal finite differences") {
     for (const Form& form : forms()) {
       INFO(form.name << (packed ? ", segments" : ""));
       testing::check_gradients(
-          [&](const std::vector<at::Tensor>& values) { return form.run(with_leaves(in, values)).y; },
+          [&](const std::vector<at::Tensor>& values) {
+            return form.run(with_leaves(in, values)).y;
+          },
           inputs);
     }
   }
@@ -324,10 +327,10 @@ TEST_CASE("ssd: a single token follows the closed form") {
     INFO(form.name);
     const SsdOutput output = form.run(in);
     check_close(output.state, at::full({1, 1, 1, 1}, state, at::kDouble), kTwin64, "state");
-    check_close(output.y,
-                at::full({1, 1, 1, 1}, state * number(in.C) + number(in.D) * number(in.x),
-                         at::kDouble),
-                kTwin64, "y");
+    check_close(
+        output.y,
+        at::full({1, 1, 1, 1}, state * number(in.C) + number(in.D) * number(in.x), at::kDouble),
+        kTwin64, "y");
   }
 }
 
@@ -377,8 +380,7 @@ TEST_CASE("ssd: the number of threads changes no bit") {
 TEST_CASE("ssd: slices of one projection are read in place") {
   const Shape s{.B = 2, .T = 70};
   const SsdInput in = random_input(s, at::kDouble);
-  const at::Tensor joined =
-      at::cat({in.x.flatten(2), in.B.flatten(2), in.C.flatten(2), in.dt}, 2);
+  const at::Tensor joined = at::cat({in.x.flatten(2), in.B.flatten(2), in.C.flatten(2), in.dt}, 2);
   const std::vector<at::Tensor> parts = joined.split_with_sizes({16, 16, 32, 4}, 2);
   SsdInput sliced = in;
   sliced.x = parts[0].unflatten(2, {2, 8});

@@ -11,11 +11,11 @@
 namespace zebra::testing {
 
 // The tolerances of docs/numerics.md. A test names one of them and invents none.
-inline constexpr double kTwin64 = 1e-10;            // fast path against slow twin, float64
-inline constexpr double kForward32 = 2e-5;          // outputs in float32
-inline constexpr double kBackward32 = 1e-4;         // gradients in float32
-inline constexpr double kDecode32 = 5e-5;           // piecewise against whole, float32
-inline constexpr double kFiniteDifference = 1e-6;   // gradients against finite differences, float64
+inline constexpr double kTwin64 = 1e-10;           // fast path against slow twin, float64
+inline constexpr double kForward32 = 2e-5;         // outputs in float32
+inline constexpr double kBackward32 = 1e-4;        // gradients in float32
+inline constexpr double kDecode32 = 5e-5;          // piecewise against whole, float32
+inline constexpr double kFiniteDifference = 1e-6;  // gradients against finite differences, float64
 
 // "[1, 0, 5]": the index of element `flat` of a contiguous tensor of this shape.
 inline std::string index_text(int64_t flat, at::IntArrayRef sizes) {
@@ -50,15 +50,15 @@ inline std::string describe_difference(const at::Tensor& actual, const at::Tenso
   const at::Tensor error = (a - e).abs();
   const at::Tensor finite = at::isfinite(error);
   const bool all_finite = finite.all().item<bool>();
-  const int64_t worst = all_finite ? error.argmax().item<int64_t>()
-                                   : finite.to(at::kInt).argmin().item<int64_t>();
+  const int64_t worst =
+      all_finite ? error.argmax().item<int64_t>() : finite.to(at::kInt).argmin().item<int64_t>();
   const double scale = e.abs().max().item<double>();
   const double limit = tolerance * scale;
   if (all_finite && error[worst].item<double>() <= limit) return "";
   out << name << " " << expected.sizes() << ": worst element "
-      << index_text(worst, expected.sizes()) << ": expected " << e[worst].item<double>()
-      << ", got " << a[worst].item<double>() << "; error " << error[worst].item<double>()
-      << " > " << tolerance << " * " << scale;
+      << index_text(worst, expected.sizes()) << ": expected " << e[worst].item<double>() << ", got "
+      << a[worst].item<double>() << "; error " << error[worst].item<double>() << " > " << tolerance
+      << " * " << scale;
   return out.str();
 }
 

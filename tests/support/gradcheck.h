@@ -39,9 +39,8 @@ inline double weighted_sum(const TensorFunction& function, const std::vector<at:
 }
 
 // (f(x + h) - f(x - h)) / 2h for each of the elements `indices` of inputs[which].
-inline at::Tensor finite_differences(const TensorFunction& function,
-                                     std::vector<at::Tensor> inputs, size_t which,
-                                     const std::vector<int64_t>& indices) {
+inline at::Tensor finite_differences(const TensorFunction& function, std::vector<at::Tensor> inputs,
+                                     size_t which, const std::vector<int64_t>& indices) {
   const at::NoGradGuard no_grad;
   const at::Tensor original = inputs[which].detach().contiguous();
   at::Tensor result = at::empty({static_cast<int64_t>(indices.size())}, original.options());
@@ -86,8 +85,8 @@ inline void check_gradients(const TensorFunction& function, const std::vector<Na
     const int64_t stride = std::max<int64_t>(1, count / kMaxDifferences);
     std::vector<int64_t> indices;
     for (int64_t i = 0; i < count; i += stride) indices.push_back(i);
-    const at::Tensor flat = gradient.reshape({-1}).index_select(
-        0, at::tensor(indices, at::TensorOptions(at::kLong)));
+    const at::Tensor flat =
+        gradient.reshape({-1}).index_select(0, at::tensor(indices, at::TensorOptions(at::kLong)));
     check_close(flat, finite_differences(function, leaves, which, indices), kFiniteDifference,
                 "gradient of " + inputs[which].name);
   }

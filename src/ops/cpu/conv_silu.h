@@ -64,11 +64,12 @@ ZEBRA_INLINE void conv_row(const ConvInputs<Real>& in, const Taps<Real>& taps, i
                            int64_t c1, Real* __restrict y) {
   using S = Simd<Real, W>;
   using V = typename S::V;
-  for_channels<W>(c0, c1, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
-    const V bias = in.bias == nullptr ? V{} : S::load(in.bias + c, left);
-    const V pre = weigh<Real, W, kCount>(taps, c, left, bias);
-    S::store(y + c, pre * S::sigmoid(pre), left);
-  });
+  for_channels<W>(
+      c0, c1, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
+        const V bias = in.bias == nullptr ? V{} : S::load(in.bias + c, left);
+        const V pre = weigh<Real, W, kCount>(taps, c, left, bias);
+        S::store(y + c, pre * S::sigmoid(pre), left);
+      });
 }
 
 template <class Real>
@@ -93,7 +94,7 @@ void conv_forward(const ConvForward<Real>& args, int64_t begin, int64_t end) {
   }
 }
 
-// ---- backward ------------------------------------------------------------------------------------
+// ---- backward -----------------------------------------------------------------------------------
 
 // g of one token into `g` (tile) and, for the item's own tokens, its share of the weight gradients.
 template <class Real, int W, int kCount>
@@ -104,21 +105,22 @@ ZEBRA_INLINE void conv_backward_row(const ConvBackward<Real>& args, const Taps<R
   using V = typename S::V;
   const ConvInputs<Real>& in = args.in;
   const int64_t count = kCount > 0 ? kCount : taps.count;
-  for_channels<W>(c0, c1, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
-    const V bias = in.bias == nullptr ? V{} : S::load(in.bias + c, left);
-    const V pre = weigh<Real, W, kCount>(taps, c, left, bias);
-    const V sigmoid = S::sigmoid(pre);
-    const V slope = sigmoid * (pre * (Real{1} - sigmoid) + Real{1});
-    const V flow = S::load(dy + c, left) * slope;
-    S::store(g + (c - c0), flow, left);
-    if (partial == nullptr) return;
-    for (int64_t back = 0; back < count; ++back) {
-      Real* to = partial + (in.K - 1 - back) * in.C + c;
-      S::store(to, S::load(to, left) + flow * S::load(taps.rows[back] + c, left), left);
-    }
-    Real* to = partial + in.K * in.C + c;
-    S::store(to, S::load(to, left) + flow, left);
-  });
+  for_channels<W>(
+      c0, c1, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
+        const V bias = in.bias == nullptr ? V{} : S::load(in.bias + c, left);
+        const V pre = weigh<Real, W, kCount>(taps, c, left, bias);
+        const V sigmoid = S::sigmoid(pre);
+        const V slope = sigmoid * (pre * (Real{1} - sigmoid) + Real{1});
+        const V flow = S::load(dy + c, left) * slope;
+        S::store(g + (c - c0), flow, left);
+        if (partial == nullptr) return;
+        for (int64_t back = 0; back < count; ++back) {
+          Real* to = partial + (in.K - 1 - back) * in.C + c;
+          S::store(to, S::load(to, left) + flow * S::load(taps.rows[back] + c, left), left);
+        }
+        Real* to = partial + in.K * in.C + c;
+        S::store(to, S::load(to, left) + flow, left);
+      });
 }
 
 // dx of token t: every later g that saw it. `ring` holds g of token s at row s % K.
@@ -134,11 +136,12 @@ ZEBRA_INLINE void emit_dx(const ConvBackward<Real>& args, int64_t b, int64_t t, 
     taps.add(ring + (t + ahead) % in.K * kConvTile, in.weight + (in.K - 1 - ahead) * in.C + c0);
   }
   Real* dx = args.dx + (b * in.T + t) * in.C + c0;
-  for_channels<W>(0, c1 - c0, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
-    const auto sum = taps.count == 4 ? weigh<Real, W, 4>(taps, c, left, typename S::V{})
-                                     : weigh<Real, W, 0>(taps, c, left, typename S::V{});
-    S::store(dx + c, sum, left);
-  });
+  for_channels<W>(
+      0, c1 - c0, [&](int64_t c, int64_t left) __attribute__((always_inline)) {
+        const auto sum = taps.count == 4 ? weigh<Real, W, 4>(taps, c, left, typename S::V{})
+                                         : weigh<Real, W, 0>(taps, c, left, typename S::V{});
+        S::store(dx + c, sum, left);
+      });
 }
 
 template <class Real>

@@ -13,8 +13,8 @@ ZEBRA_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 
 // One group of one row: q into `q`, and rstd.
 template <class Real, int W>
-ZEBRA_INLINE Real gate_and_measure(const GatedNormInputs<Real>& in, const Real* x,
-                                   const Real* gate, Real* __restrict q) {
+ZEBRA_INLINE Real gate_and_measure(const GatedNormInputs<Real>& in, const Real* x, const Real* gate,
+                                   Real* __restrict q) {
   using S = Simd<Real, W>;
   using V = typename S::V;
   V squares = V{};

@@ -7,10 +7,10 @@
 
 namespace zebra::detail {
 
-#define ZEBRA_DECLARE_ISA(isa)              \
-  namespace isa {                           \
-  const Kernels<float>& float_kernels();    \
-  const Kernels<double>& double_kernels();  \
+#define ZEBRA_DECLARE_ISA(isa)             \
+  namespace isa {                          \
+  const Kernels<float>& float_kernels();   \
+  const Kernels<double>& double_kernels(); \
   }
 ZEBRA_DECLARE_ISA(baseline)
 ZEBRA_DECLARE_ISA(avx2)

@@ -22,14 +22,15 @@ struct Rows {
   }
 };
 
-// ---- ssd -----------------------------------------------------------------------------------------
+// ---- ssd ----------------------------------------------------------------------------------------
 
 // The scan walks the tokens in chunks of this length; a checkpoint of the state precedes each.
 inline constexpr int64_t kScanChunk = 64;
 
 // Tokens taken at once; the last ones of a chunk come singly.
 inline constexpr int kScanBlock = 4;
-inline constexpr int64_t kScanBlocks = kScanChunk / kScanBlock + kScanBlock;  // of one chunk at most
+inline constexpr int64_t kScanBlocks =
+    kScanChunk / kScanBlock + kScanBlock;  // of one chunk at most
 
 // Rows of a state are padded to whole vectors of every instruction set.
 constexpr int64_t padded_state_width(int64_t Z) { return Z <= 8 ? 8 : (Z + 15) / 16 * 16; }
@@ -42,11 +43,11 @@ struct SsdShape {
 template <class Real>
 struct SsdInputs {
   SsdShape shape;
-  Rows<const Real> x, dt, B, C;      // (B, T, G, P), (B, T, N), (B, T, G, Z), (B, T, N, Z)
-  const Real* A = nullptr;           // (N) negative
-  const Real* D = nullptr;           // (N)
-  const Real* dt_bias = nullptr;     // (N)
-  const uint8_t* starts = nullptr;   // (B, T) 1 where the state is cut, or null
+  Rows<const Real> x, dt, B, C;     // (B, T, G, P), (B, T, N), (B, T, G, Z), (B, T, N, Z)
+  const Real* A = nullptr;          // (N) negative
+  const Real* D = nullptr;          // (N)
+  const Real* dt_bias = nullptr;    // (N)
+  const uint8_t* starts = nullptr;  // (B, T) 1 where the state is cut, or null
 };
 
 // Items: heads, B * N.
@@ -72,19 +73,19 @@ struct SsdBackward {
   double* dscalars = nullptr;         // (B, N, 3): dA, dD, ddt_bias of one sequence
 };
 
-// ---- causal_conv1d -------------------------------------------------------------------------------
+// ---- causal_conv1d ------------------------------------------------------------------------------
 
-inline constexpr int64_t kConvTokens = 128;  // tokens of one item
-inline constexpr int64_t kConvTile = 256;    // channels walked together
+inline constexpr int64_t kConvTokens = 128;   // tokens of one item
+inline constexpr int64_t kConvTile = 256;     // channels walked together
 inline constexpr int64_t kMaxConvWidth = 16;  // REQUIRES: K is not larger
 
 template <class Real>
 struct ConvInputs {
   int64_t B = 0, T = 0, C = 0, K = 0;
-  Rows<const Real> x;             // (B, T, C)
-  const Real* weight = nullptr;   // (K, C), the newest tap last
-  const Real* bias = nullptr;     // (C) or null
-  const Real* history = nullptr;  // (B, K - 1, C) inputs before the first, or null: zeros
+  Rows<const Real> x;              // (B, T, C)
+  const Real* weight = nullptr;    // (K, C), the newest tap last
+  const Real* bias = nullptr;      // (C) or null
+  const Real* history = nullptr;   // (B, K - 1, C) inputs before the first, or null: zeros
   const int32_t* reach = nullptr;  // (B, T) earlier tokens that a token may see, or null: all
   int64_t blocks() const { return (T + kConvTokens - 1) / kConvTokens; }
 };
@@ -105,7 +106,7 @@ struct ConvBackward {
   Real* partial = nullptr;   // (items, K + 1, C): weight gradients, then the bias's; zeros
 };
 
-// ---- gated_rms_norm ------------------------------------------------------------------------------
+// ---- gated_rms_norm -----------------------------------------------------------------------------
 
 template <class Real>
 struct GatedNormInputs {
@@ -135,7 +136,7 @@ struct GatedNormBackward {
   Real* partial = nullptr;   // (items, D): weight gradients; zeros
 };
 
-// ---- the table -----------------------------------------------------------------------------------
+// ---- the table ----------------------------------------------------------------------------------
 
 // `scratch` holds at least *_scratch(...) elements, one buffer a thread.
 template <class Real>

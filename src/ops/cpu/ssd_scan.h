@@ -14,10 +14,10 @@ namespace zebra::detail::ZEBRA_ISA {
 // What a chunk's tokens need of one head, prepared with whole vectors. In the scratch buffer.
 template <class Real>
 struct ChunkSteps {
-  Real* dt;       // (chunk) after bias and softplus
-  Real* decay;    // (chunk) exp(dt A); zero where the state is cut
-  Real* raw;      // (chunk) dt before softplus; the backward pass puts softplus' derivative here
-  Real* u;        // (chunk, P) dt x
+  Real* dt;     // (chunk) after bias and softplus
+  Real* decay;  // (chunk) exp(dt A); zero where the state is cut
+  Real* raw;    // (chunk) dt before softplus; the backward pass puts softplus' derivative here
+  Real* u;      // (chunk, P) dt x
   static int64_t size(const SsdShape& shape) { return kScanChunk * (3 + shape.P); }
 };
 
@@ -79,7 +79,7 @@ void prepare_steps(const Head<Real>& head, int64_t t0, int64_t count, const Chun
   }
 }
 
-// ---- forward -------------------------------------------------------------------------------------
+// ---- forward ------------------------------------------------------------------------------------
 
 // K tokens' rows of B and C, `stride` apart.
 template <class Real>
@@ -183,7 +183,8 @@ void forward_head(const SsdForward<Real>& args, const Head<Real>& head, Real* sc
       const Real* u = steps.u + i * P;
       Real* y_row = y + (t0 + i) * NP;
       if (K == kScanBlock) {
-        forward_block<Real, W, kScanBlock, kVectors>(shape, steps.decay + i, u, rows, state, state, y_row);
+        forward_block<Real, W, kScanBlock, kVectors>(shape, steps.decay + i, u, rows, state, state,
+                                                     y_row);
       } else {
         forward_block<Real, W, 1, kVectors>(shape, steps.decay + i, u, rows, state, state, y_row);
       }
@@ -198,7 +199,7 @@ void forward_head(const SsdForward<Real>& args, const Head<Real>& head, Real* sc
   }
 }
 
-// ---- backward ------------------------------------------------------------------------------------
+// ---- backward -----------------------------------------------------------------------------------
 
 // One head's tensors in the scratch buffer of ssd_backward_scratch elements.
 template <class Real>
@@ -319,7 +320,8 @@ void finish_chunk(const SsdBackward<Real>& args, const Head<Real>& head, int64_t
     V x_du = V{}, x_dy = V{};
     for (int64_t p = 0; p < P; p += 8) {
       const int64_t left = P - p;
-      const V values = S::load(x + p, left), out = S::load(dy + p, left), in = S::load(du + p, left);
+      const V values = S::load(x + p, left), out = S::load(dy + p, left),
+              in = S::load(du + p, left);
       const V sum = in * dt + out * args.in.D[n];
       x_du += values * in;
       x_dy += values * out;
@@ -350,14 +352,16 @@ void backward_head(const SsdBackward<Real>& args, const Head<Real>& head, Real* 
     };
     prepare_steps(head, t0, count, scratch.steps);
     raw_to_slope(scratch.steps);
-    copy_row(scratch.states, args.checkpoints + (head.index() * shape.chunks() + chunk) * size, size);
+    copy_row(scratch.states, args.checkpoints + (head.index() * shape.chunks() + chunk) * size,
+             size);
     for (int64_t block = 0; block + 1 < blocks; ++block) {
       const int64_t i = start_of(block);
       const Real* from = scratch.states + block * size;
       const Real* u = scratch.steps.u + i * P;
       const Real* decay = scratch.steps.decay + i;
       if (block < whole) {
-        advance<Real, W, kScanBlock>(head, t0 + i, decay, u, from, scratch.states + (block + 1) * size);
+        advance<Real, W, kScanBlock>(head, t0 + i, decay, u, from,
+                                     scratch.states + (block + 1) * size);
       } else {
         advance<Real, W, 1>(head, t0 + i, decay, u, from, scratch.states + (block + 1) * size);
       }
@@ -374,7 +378,7 @@ void backward_head(const SsdBackward<Real>& args, const Head<Real>& head, Real* 
   }
 }
 
-// ---- entries -------------------------------------------------------------------------------------
+// ---- entries ------------------------------------------------------------------------------------
 
 // Vectors of 8 numbers for narrow states, of the whole register where the padded width allows it.
 template <class Real>

@@ -20,9 +20,9 @@ template <>
 struct Float<float> {
   using Int = int32_t;
   static constexpr int kMantissa = 23, kBias = 127, kExpTerms = 7, kLogTerms = 8;
-  static constexpr float kLowest = -87.0F;             // exp(x) is normal above
-  static constexpr float kRound = 12582912.0F;         // 1.5 * 2^23: adding it rounds to integers
-  static constexpr float kLn2High = 0.693359375F;      // few bits: products with it are exact
+  static constexpr float kLowest = -87.0F;         // exp(x) is normal above
+  static constexpr float kRound = 12582912.0F;     // 1.5 * 2^23: adding it rounds to integers
+  static constexpr float kLn2High = 0.693359375F;  // few bits: products with it are exact
   static constexpr float kLn2Low = -2.12194440e-4F;
 };
 
@@ -36,10 +36,20 @@ struct Float<double> {
   static constexpr double kLn2Low = 1.42860682030941723212e-6;
 };
 
-inline constexpr double kInverseFactorial[] = {
-    1.0,          1.0,           1.0 / 2,        1.0 / 6,         1.0 / 24,
-    1.0 / 120,    1.0 / 720,     1.0 / 5040,     1.0 / 40320,     1.0 / 362880,
-    1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+inline constexpr double kInverseFactorial[] = {1.0,
+                                               1.0,
+                                               1.0 / 2,
+                                               1.0 / 6,
+                                               1.0 / 24,
+                                               1.0 / 120,
+                                               1.0 / 720,
+                                               1.0 / 5040,
+                                               1.0 / 40320,
+                                               1.0 / 362880,
+                                               1.0 / 3628800,
+                                               1.0 / 39916800,
+                                               1.0 / 479001600,
+                                               1.0 / 6227020800};
 
 template <class Real, int W>
 struct Simd {
@@ -80,9 +90,8 @@ struct Simd {
                                 __builtin_shufflevector(v, v, 4, 5, 6, 7));
     } else {
       static_assert(W == 16);
-      return Simd<Real, 8>::sum(
-          __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-          __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+      return Simd<Real, 8>::sum(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                                __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
     }
   }
 
