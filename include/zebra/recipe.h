@@ -2,10 +2,13 @@
 // `fields`.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "zebra/dataset.h"
@@ -16,6 +19,15 @@
 namespace zebra {
 
 enum class ScheduleKind { kCosine, kLinear, kConstant, kWsd };
+
+template <>
+struct EnumNames<ScheduleKind> {
+  static constexpr std::array<std::pair<ScheduleKind, std::string_view>, 4> names = {
+      {{ScheduleKind::kCosine, "cosine"},
+       {ScheduleKind::kLinear, "linear"},
+       {ScheduleKind::kConstant, "constant"},
+       {ScheduleKind::kWsd, "wsd"}}};
+};
 
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kCosine;
@@ -56,6 +68,26 @@ struct OptimizerOptions {
 enum class Normalize {
   kSequence,  // sum over tokens divided by the number of sequences, as published
   kToken,     // mean over tokens
+};
+
+template <>
+struct EnumNames<Normalize> {
+  static constexpr std::array<std::pair<Normalize, std::string_view>, 2> names = {
+      {{Normalize::kSequence, "sequence"}, {Normalize::kToken, "token"}}};
+};
+
+template <>
+struct EnumNames<IldForm> {
+  static constexpr std::array<std::pair<IldForm, std::string_view>, 2> names = {
+      {{IldForm::kNorm, "norm"}, {IldForm::kMeanSquared, "mean_squared"}}};
+};
+
+template <>
+struct EnumNames<KlDirection> {
+  static constexpr std::array<std::pair<KlDirection, std::string_view>, 3> names = {
+      {{KlDirection::kForward, "forward"},
+       {KlDirection::kReverse, "reverse"},
+       {KlDirection::kJs, "js"}}};
 };
 
 struct IldStage {
@@ -175,6 +207,12 @@ struct StageOptions {
 
 enum class LayerSelection { kList, kSmart };
 
+template <>
+struct EnumNames<LayerSelection> {
+  static constexpr std::array<std::pair<LayerSelection, std::string_view>, 2> names = {
+      {{LayerSelection::kList, "list"}, {LayerSelection::kSmart, "smart"}}};
+};
+
 struct MlaRecipe {
   int64_t q_lora_rank = 1344, kv_lora_rank = 128;
   int64_t qk_nope_head_dim = 32, qk_rope_head_dim = 32, v_head_dim = 64;
@@ -221,8 +259,14 @@ struct Mamba2Recipe {
   }
 };
 
-// `mla_layers` is a list of indices, or {select: smart, count: n}; every other layer is Mamba2
-// unless listed as attention.
+// What `mla_layers` says in a file: a list of indices, or {select: smart, count: n}. Visitors get
+// it as one value.
+struct LayerChoice {
+  std::vector<int64_t>& indices;
+  std::optional<int64_t>& smart_count;
+};
+
+// Every layer that is neither MLA nor listed as attention is Mamba2.
 struct HybridRecipe {
   std::vector<int64_t> mla_layers;
   std::optional<int64_t> smart_count;  // layers chosen by SMART; mla_layers is empty then
@@ -233,14 +277,27 @@ struct HybridRecipe {
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("mla_layers", mla_layers, "Indices of the MLA layers; empty with smart_count.");
-    visit("smart_count", smart_count, "Number of MLA layers to be chosen by sensitivity (SMART).");
+    LayerChoice choice{mla_layers, smart_count};
+    visit("mla_layers", choice,
+          "Indices of the MLA layers, or {select: smart, count: n}: n layers by sensitivity.");
     visit("smart_sequences", smart_sequences,
           "Training sequences that SMART measures sensitivities on.");
     visit("attention_layers", attention_layers, "Layers that stay attention.");
     visit("mla", mla, "Shape of the MLA layers.");
     visit("mamba2", mamba2, "Shape of the Mamba2 layers.");
   }
+};
+
+template <>
+struct EnumNames<InitOptions::Mla> {
+  static constexpr std::array<std::pair<InitOptions::Mla, std::string_view>, 2> names = {
+      {{InitOptions::Mla::kSvd, "svd"}, {InitOptions::Mla::kRandom, "random"}}};
+};
+
+template <>
+struct EnumNames<InitOptions::Mamba2> {
+  static constexpr std::array<std::pair<InitOptions::Mamba2, std::string_view>, 2> names = {
+      {{InitOptions::Mamba2::kAttention, "attention"}, {InitOptions::Mamba2::kRandom, "random"}}};
 };
 
 struct InitRecipe {
@@ -255,6 +312,29 @@ struct InitRecipe {
     visit("calibration_sequences", calibration_sequences,
           "Sequences for the conversion report's output errors.");
   }
+};
+
+template <>
+struct EnumNames<SourceFormat> {
+  static constexpr std::array<std::pair<SourceFormat, std::string_view>, 4> names = {
+      {{SourceFormat::kText, "text"},
+       {SourceFormat::kStories, "stories"},
+       {SourceFormat::kJsonl, "jsonl"},
+       {SourceFormat::kMessages, "messages"}}};
+};
+
+template <>
+struct EnumNames<Packing> {
+  static constexpr std::array<std::pair<Packing, std::string_view>, 2> names = {
+      {{Packing::kConcat, "concat"}, {Packing::kNone, "none"}}};
+};
+
+template <>
+struct EnumNames<BosPlacement> {
+  static constexpr std::array<std::pair<BosPlacement, std::string_view>, 3> names = {
+      {{BosPlacement::kDocument, "document"},
+       {BosPlacement::kSequence, "sequence"},
+       {BosPlacement::kNone, "none"}}};
 };
 
 struct DataSource {
@@ -390,13 +470,17 @@ struct Recipe {
   }
 };
 
-// Reads a recipe and applies `overrides` ("key.path=value"). Throws ConfigError whose text lists
-// every mistake, one a line, each with file, line, key and the nearest known key. Loads no model.
+// Reads a recipe and applies `overrides` ("key.path=value": the value is YAML, list entries go by
+// number as in data.train.0.path, an empty value removes the key). Throws ConfigError whose text
+// lists every mistake, one a line (recipe_mistake_text). Loads no model.
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides);
 
-// All mistakes of a recipe file, without throwing: what `zebra validate` prints.
+// All mistakes of a recipe file in the order of its lines, without throwing.
 std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides);
+
+// "FILE:LINE: key.path: message", or "--set key.path: message" for an override.
+std::string recipe_mistake_text(const std::filesystem::path& path, const RecipeMistake& mistake);
 
 // The whole recipe with every default written out; reading it gives the same recipe.
 std::string write_recipe(const Recipe& recipe);
