@@ -24,10 +24,10 @@ class CheckpointStore {
  public:
   CheckpointStore(std::filesystem::path folder, int64_t keep);
 
-  // Writes step-NNNNNN: data files, then a manifest with size and XXH3 of each, fsync of files and
-  // folder, then the commit record; only then are older checkpoints beyond `keep` removed. A crash
-  // at any moment leaves the older ones good. A full disk is a ConfigError naming the file; what
-  // was begun is removed.
+  // Writes step-NNNNNNNN: data files, then a manifest with size and XXH3 of each, fsync of files
+  // and folder, then the commit record; only then are older checkpoints beyond `keep` removed. A
+  // crash at any moment leaves the older ones good. A full disk is a ConfigError naming the file;
+  // what was begun is removed.
   void save(const Checkpoint& checkpoint);
 
   // The newest good checkpoint, verified; damaged ones are named in a warning and passed over.

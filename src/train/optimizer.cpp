@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t kAlign = 64;
 // Buffers are whole rows of this length; the norm is taken by rows, then over the rows in double.
 constexpr int64_t kRow = 1024;
-// Elements updated at a time where gradients must be cast; bounds the memory of the cast.
+// Elements updated at a time; bounds the memory where gradients must be cast.
 constexpr int64_t kSlice = int64_t{1} << 26;
 
 constexpr const char* kParameter = "parameter.";
@@ -154,9 +154,9 @@ double AdamW::global_norm() const {
 void AdamW::update(Group& group, double learning_rate, double clip) const {
   group.step.fill_(static_cast<double>(steps_));
   const bool cast = group.grad.scalar_type() != group.master.scalar_type();
-  const int64_t total = group.grad.numel(), slice = cast ? kSlice : total;
-  for (int64_t begin = 0; begin < total; begin += slice) {
-    const int64_t size = std::min(slice, total - begin);
+  const int64_t total = group.grad.numel();
+  for (int64_t begin = 0; begin < total; begin += kSlice) {
+    const int64_t size = std::min(kSlice, total - begin);
     const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, size); };
     at::Tensor grad = part(group.grad).to(group.master.scalar_type());
     if (clip < 1.0) grad.mul_(clip);

@@ -295,6 +295,24 @@ TEST_CASE("optimizer: a resume from a checkpoint gives the same bits") {
   }
 }
 
+TEST_CASE("optimizer: any number of threads gives the same bits") {
+  const int threads = at::get_num_threads();
+  std::vector<at::Tensor> results;
+  for (const int count : {1, 2, 3}) {
+    at::set_num_threads(count);
+    const at::Tensor x = random({777, 511}, 5, at::kFloat).requires_grad_(true);
+    AdamW optimizer({{"x", x}}, options(0.1, 1.0));
+    for (uint64_t t = 1; t <= 3; ++t) {
+      x.mutable_grad() = gradient_of(x, 0, t);
+      optimizer.step(kRate);
+    }
+    results.push_back(x.detach());
+  }
+  at::set_num_threads(threads);
+  check_equal(results[1], results[0]);
+  check_equal(results[2], results[0]);
+}
+
 TEST_CASE("optimizer: what was saved does not change with further steps") {
   const auto tested = parameters(at::kFloat);
   AdamW optimizer(tested, options(0.1, 1.0));
@@ -379,6 +397,18 @@ TEST_CASE("optimizer: none of its parameters is a matter of nothing to do") {
   const auto result = optimizer.step(kRate);
   CHECK(result.finite);
   CHECK(result.grad_norm == 0.0);
+}
+
+TEST_CASE("optimizer: a group of many elements is updated to its end", "[.slow]") {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const int64_t size = (int64_t{1} << 26) + 5000;  // more than is updated at a time
+    const at::Tensor x = at::ones({size}, dtype).requires_grad_(true);
+    AdamW optimizer({{"x", x}}, options(0.0, 0.0));
+    x.mutable_grad().fill_(1.0);
+    optimizer.step(0.5);  // to 1 - 0.5 * 1 / (1 + eps)
+    CHECK(x.min().item<double>() == 0.5);
+    CHECK(x.max().item<double>() == 0.5);
+  }
 }
 
 TEST_CASE("optimizer: time of a step with 260,000 parameters in 60 tensors", "[.slow]") {
