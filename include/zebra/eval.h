@@ -57,7 +57,7 @@ struct GenerateOptions {
   int64_t top_k = 0;         // 0: all
   double top_p = 1.0;
   uint64_t seed = 0;
-  int64_t prefill_chunk = 512;    // prompt tokens in one forward
+  int64_t prefill_chunk = 512;         // prompt tokens in one forward
   std::vector<int64_t> stop_ids = {};  // generation ends after one of them
 };
 

@@ -37,7 +37,8 @@ Request make_request(const Tokenizer& tokenizer, std::string context, const std:
   context.resize(kept);
   const auto head = tokenizer.encode(context), whole = tokenizer.encode(text);
   if (whole.size() <= head.size()) {
-    throw ConfigError(str("expected an ending that adds tokens to its context, got '", choice, "'"));
+    throw ConfigError(
+        str("expected an ending that adds tokens to its context, got '", choice, "'"));
   }
   if (head.empty() && tokenizer.bos_id() < 0) {
     throw ConfigError("expected a context or a tokenizer with BOS, got neither");
@@ -48,10 +49,11 @@ Request make_request(const Tokenizer& tokenizer, std::string context, const std:
   request.ending.assign(whole.begin() + static_cast<int64_t>(head.size()), whole.end());
   const auto room = static_cast<size_t>(max_length);
   if (request.ending.size() > room) {
-    throw ConfigError(str("expected an ending of at most ", max_length, " tokens, got ",
-                          request.ending.size()));
+    throw ConfigError(
+        str("expected an ending of at most ", max_length, " tokens, got ", request.ending.size()));
   }
-  if (request.ids.size() > room) request.ids.erase(request.ids.begin(), request.ids.end() - max_length);
+  if (request.ids.size() > room)
+    request.ids.erase(request.ids.begin(), request.ids.end() - max_length);
   return request;
 }
 
@@ -86,7 +88,7 @@ std::vector<double> score_rows(CausalLm& model, const std::vector<const Request*
   const auto B = static_cast<int64_t>(rows.size());
   int64_t T = 0;
   for (const auto* row : rows) T = std::max(T, static_cast<int64_t>(row->ids.size()));
-  auto ids = torch::zeros({B, T}, torch::kLong);                   // (B, T)
+  auto ids = torch::zeros({B, T}, torch::kLong);                        // (B, T)
   auto targets = torch::full({B, T}, /*fill_value=*/-1, torch::kLong);  // (B, T)
   for (int64_t b = 0; b < B; ++b) {
     const auto& [input, ending] = *rows[b];

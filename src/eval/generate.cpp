@@ -27,13 +27,14 @@ void check_options(const GenerateOptions& options) {
   if (!(options.top_p > 0 && options.top_p <= 1)) {
     refuse("top_p", "a number above 0, at most 1", options.top_p);
   }
-  if (options.prefill_chunk < 1) refuse("prefill_chunk", "at least 1", number(options.prefill_chunk));
+  if (options.prefill_chunk < 1)
+    refuse("prefill_chunk", "at least 1", number(options.prefill_chunk));
 }
 
 void check_prompt(const at::Tensor& prompt, int64_t vocab_size) {
   if (prompt.numel() == 0) throw ConfigError("prompt: expected at least one token, got none");
-  TORCH_CHECK(prompt.dim() == 2 && prompt.size(0) == 1, "generate prompt: expected shape (1, T), got ",
-              prompt.sizes());
+  TORCH_CHECK(prompt.dim() == 2 && prompt.size(0) == 1,
+              "generate prompt: expected shape (1, T), got ", prompt.sizes());
   check_vocabulary("prompt", prompt.cpu(), vocab_size);
 }
 
@@ -91,8 +92,8 @@ void wait_for(at::Device device) {
 // Greedy steps from the hidden state of the last token; ids stay on the device.
 void decode_greedy(CausalLm& model, at::Tensor hidden, int64_t steps, ModelCache& cache) {
   for (int64_t i = 0; i < steps; ++i) {
-    const auto ids = model->logits(hidden).argmax(-1);         // (B, 1)
-    hidden = model->forward(ids, /*segments=*/{}, &cache);     // (B, 1, D)
+    const auto ids = model->logits(hidden).argmax(-1);      // (B, 1)
+    hidden = model->forward(ids, /*segments=*/{}, &cache);  // (B, 1, D)
   }
 }
 
@@ -126,8 +127,9 @@ DecodeSpeed measure_decode(CausalLm model, int64_t batch, int64_t prompt_tokens,
                            int64_t new_tokens) {
   constexpr int64_t kWarmUpSteps = 4, kPrefillChunk = 512;
   if (batch < 1 || prompt_tokens < 1 || new_tokens < 1) {
-    throw ConfigError(str("decode speed: expected a batch, prompt and new tokens of at least 1, got ",
-                          batch, ", ", prompt_tokens, " and ", new_tokens));
+    throw ConfigError(
+        str("decode speed: expected a batch, prompt and new tokens of at least 1, got ", batch,
+            ", ", prompt_tokens, " and ", new_tokens));
   }
   const torch::NoGradGuard no_grad;
   const auto device = model->head_weight().device();

@@ -30,13 +30,13 @@ void check_vocabulary(const char* what, const at::Tensor& ids, int64_t vocab_siz
 at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::Tensor& targets,
                          int64_t chunk_tokens) {
   const int64_t B = input_ids.size(0), T = input_ids.size(1);
-  const auto hidden = model->forward(input_ids, /*segments=*/{}).flatten(0, 1);   // (B * T, D)
-  const auto flat = targets.flatten();                                            // (B * T)
-  const auto asked = flat.ge(0).nonzero().squeeze(1);                             // (M)
+  const auto hidden = model->forward(input_ids, /*segments=*/{}).flatten(0, 1);  // (B * T, D)
+  const auto flat = targets.flatten();                                           // (B * T)
+  const auto asked = flat.ge(0).nonzero().squeeze(1);                            // (M)
   const auto nll = token_nll(hidden.index_select(0, asked), model->head_weight(),
-                             flat.index_select(0, asked), chunk_tokens);          // (M)
-  const auto rows = asked.div(T, /*rounding_mode=*/"floor");                      // (M)
-  return torch::zeros({B}, nll.options()).index_add(0, rows, -nll);               // (B)
+                             flat.index_select(0, asked), chunk_tokens);  // (M)
+  const auto rows = asked.div(T, /*rounding_mode=*/"floor");              // (M)
+  return torch::zeros({B}, nll.options()).index_add(0, rows, -nll);       // (B)
 }
 
 }  // namespace zebra

@@ -105,8 +105,8 @@ std::string facts(const Summary& summary) {
   if (speed.base_decode_tokens_per_second && speed.hybrid_decode_tokens_per_second &&
       *speed.base_decode_tokens_per_second > 0) {
     char ratio[32];
-    std::snprintf(ratio, sizeof ratio, "%.2f ×", *speed.hybrid_decode_tokens_per_second /
-                                                     *speed.base_decode_tokens_per_second);
+    std::snprintf(ratio, sizeof ratio, "%.2f ×",
+                  *speed.hybrid_decode_tokens_per_second / *speed.base_decode_tokens_per_second);
     out += fact(ratio, "the base's decode speed");
   }
   return out.empty() ? "" : "<div class=\"facts\">\n" + out + "</div>\n";
@@ -132,7 +132,8 @@ std::string students_section(const Summary& summary) {
     return std::string(text);
   };
   for (auto kind = summary.students.rbegin(); kind != summary.students.rend(); ++kind) {
-    for (const auto& [stage, label] : {std::pair{"init", ", initialised"}, {"ild", ", after ILD"}}) {
+    for (const auto& [stage, label] :
+         {std::pair{"init", ", initialised"}, {"ild", ", after ILD"}}) {
       const auto found = kind->second.find(stage);
       if (found == kind->second.end()) continue;
       const auto& scores = found->second;
@@ -142,8 +143,9 @@ std::string students_section(const Summary& summary) {
     }
   }
   if (table.rows.empty()) return "";
-  return heading("Pure students", "Models whose layers are all of one kind; the hybrid takes its "
-                                  "layers from them.") +
+  return heading("Pure students",
+                 "Models whose layers are all of one kind; the hybrid takes its "
+                 "layers from them.") +
          table_html(table, "");
 }
 
@@ -217,8 +219,9 @@ std::vector<Series> series_of(const StageCurves& stage, const std::string& key) 
 
 std::string training_section(const std::vector<StageCurves>& stages) {
   if (stages.empty()) return "";
-  auto out = heading("Training", "Lines are means of neighbouring steps, bands go from the least "
-                                 "to the greatest value; the latest mean stands at the top right.");
+  auto out = heading("Training",
+                     "Lines are means of neighbouring steps, bands go from the least "
+                     "to the greatest value; the latest mean stands at the top right.");
   for (const auto& stage : stages) {
     out += str("<h3>", escape_html(stage_title(stage.stage)), "</h3>\n<div class=\"charts\">\n");
     for (const auto& key : stage.keys) {
@@ -292,11 +295,14 @@ std::string conversion_cell(const json& row, const std::string& key) {
 
 // One table for each kind of layer, with the columns that it has.
 std::string conversion_table(const std::vector<json>& layers, const std::string& kind) {
-  const std::pair<const char*, const char*> columns[] = {
-      {"layer", "layer"},         {"q_rank", "query\nrank"},   {"kv_rank", "key/value\nrank"},
-      {"q_energy", "query\nenergy"}, {"kv_energy", "key/value\nenergy"},
-      {"q_error", "query\nerror"}, {"kv_error", "key/value\nerror"},
-      {"output_error", "output\nerror"}};
+  const std::pair<const char*, const char*> columns[] = {{"layer", "layer"},
+                                                         {"q_rank", "query\nrank"},
+                                                         {"kv_rank", "key/value\nrank"},
+                                                         {"q_energy", "query\nenergy"},
+                                                         {"kv_energy", "key/value\nenergy"},
+                                                         {"q_error", "query\nerror"},
+                                                         {"kv_error", "key/value\nerror"},
+                                                         {"output_error", "output\nerror"}};
   SummaryTable table;
   std::vector<std::string> keys;
   for (const auto& [key, title] : columns) {
@@ -346,9 +352,11 @@ std::string recipe_section(const std::filesystem::path& path) {
 void write_report(const std::filesystem::path& run_folder) {
   const auto summary = read_summary(run_folder);
   const auto name = escape_html(summary.name.value_or(run_folder.filename().string()));
-  auto page = str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-                  "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-                  "<title>", name, "</title>\n<style>", kReportStyle, "</style>\n</head>\n<body>\n");
+  auto page =
+      str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+          "<title>",
+          name, "</title>\n<style>", kReportStyle, "</style>\n</head>\n<body>\n");
   page += str("<h1>", name, "</h1>\n<p class=\"about\">", escape_html(subtitle(summary)), "</p>\n");
   page += facts(summary) + results_section(summary) + layers_section(summary);
   page += cache_section(summary) + students_section(summary);

@@ -55,7 +55,8 @@ std::vector<StageCurves> read_metrics(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) return stages;
   const auto text = read_file(path);
   int64_t number = 1;
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1) {
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos;
+       begin = end + 1) {
     const auto line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                                   text.begin() + static_cast<std::ptrdiff_t>(end),
                                   /*cb=*/nullptr, /*allow_exceptions=*/false);

@@ -36,7 +36,10 @@ table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabula
 table.full { width: 100%; }
 th, td { padding: 5px 12px; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { padding-left: 0; text-align: left; }
-th { color: var(--muted); font-weight: 500; font-size: 13px; line-height: 1.25; vertical-align: bottom; }
+th {
+  color: var(--muted); font-weight: 500; font-size: 13px; line-height: 1.25;
+  vertical-align: bottom;
+}
 thead th { border-bottom: 1px solid var(--rule); }
 tbody tr + tr td { border-top: 1px solid var(--rule); }
 tbody tr:last-child td { border-bottom: 1px solid var(--rule); }
@@ -47,8 +50,12 @@ tbody tr:last-child td { border-bottom: 1px solid var(--rule); }
   line-height: 1.3; background: var(--quiet);
 }
 .box b { display: block; font-size: 11px; font-weight: 500; opacity: .8; }
-.box.attention { background: #6b7783; } .box.mla { background: #a94f27; } .box.mamba2 { background: #256d85; }
-.charts { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px 20px; margin-top: 12px; }
+.box.attention { background: #6b7783; } .box.mla { background: #a94f27; }
+.box.mamba2 { background: #256d85; }
+.charts {
+  display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px 20px;
+  margin-top: 12px;
+}
 .chart { display: block; width: 100%; height: auto; }
 .charts .wide { grid-column: span 2; }
 .lone { max-width: 700px; margin-top: 12px; }
@@ -58,7 +65,8 @@ tbody tr:last-child td { border-bottom: 1px solid var(--rule); }
 svg text { fill: var(--text); font: 12px system-ui, "Segoe UI", Roboto, sans-serif; }
 svg .title { font-weight: 600; } svg .tick { fill: var(--muted); font-size: 10.5px; }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
-svg .grid { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--muted); stroke-width: 1; }
+svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg .axis { stroke: var(--muted); stroke-width: 1; }
 svg .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } svg .band { opacity: .18; }
 svg .line.c0 { stroke: var(--c0); } svg .line.c1 { stroke: var(--c1); }
 svg .line.c2 { stroke: var(--c2); } svg .line.c3 { stroke: var(--c3); }

@@ -60,8 +60,8 @@ double nice_step(double range, int count) {
 
 // Maps values to pixels and knows where the ticks are.
 struct Axis {
-  double low = 0, high = 1;        // of the values
-  double from = 0, to = 1;         // pixels at low and high
+  double low = 0, high = 1;  // of the values
+  double from = 0, to = 1;   // pixels at low and high
   bool logarithmic = false;
 
   double place(double value) const {
@@ -121,8 +121,8 @@ Axis value_axis(Range range, bool may_be_logarithmic, const Frame& frame) {
     return axis;
   }
   const bool flat = range.high <= range.low;
-  const double room = flat ? std::max(std::abs(range.high) * 0.1, 1e-9)
-                           : (range.high - range.low) * 0.05;
+  const double room =
+      flat ? std::max(std::abs(range.high) * 0.1, 1e-9) : (range.high - range.low) * 0.05;
   axis.high = range.high + room;
   axis.low = range.low >= 0 ? std::max(0.0, range.low - room) : range.low - room;
   return axis;
@@ -197,12 +197,23 @@ std::string escape_html(const std::string& text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -270,9 +281,9 @@ std::string column_chart(const std::string& title, const std::vector<Bar>& bars)
   for (size_t i = 0; i < bars.size(); ++i) {
     const double middle = frame.left + (static_cast<double>(i) + 0.5) * step;
     const double end = y.place(bars[i].value);
-    out += str("<rect class=\"", bars[i].marked ? "mla" : "quiet", "\" x=\"", px(middle - width / 2),
-               "\" y=\"", px(std::min(end, zero)), "\" width=\"", px(width), "\" height=\"",
-               px(std::max(std::abs(end - zero), 0.5)), "\"><title>",
+    out += str("<rect class=\"", bars[i].marked ? "mla" : "quiet", "\" x=\"",
+               px(middle - width / 2), "\" y=\"", px(std::min(end, zero)), "\" width=\"", px(width),
+               "\" height=\"", px(std::max(std::abs(end - zero), 0.5)), "\"><title>",
                escape_html(bars[i].label + ": " + short_number(bars[i].value)), "</title></rect>");
     out += text_at(middle, frame.height - frame.bottom + 14, "tick middle", bars[i].label);
   }

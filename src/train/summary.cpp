@@ -14,7 +14,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 template <class T>
-concept HasFields = requires(T value) { value.fields([](const char*, auto&) {}); };
+concept HasFields = requires(T value) {
+  value.fields([](const char*, auto&) {});
+};
 
 // ---- writing ------------------------------------------------------------------------------------
 
@@ -40,7 +42,7 @@ Json to_json(const std::vector<T>& values) {
 
 // Stages in the order of a run, other names after them.
 const std::vector<std::string>& stage_order() {
-  static const std::vector<std::string> names = {"pretrain", "base", "init",    "ild", "smart",
+  static const std::vector<std::string> names = {"pretrain", "base",     "init",    "ild", "smart",
                                                  "compose",  "composed", "distill", "dpo", "eval"};
   return names;
 }

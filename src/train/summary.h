@@ -12,10 +12,13 @@ namespace zebra {
 
 // Measures of one model. What was not measured is absent.
 struct StageScores {
-  std::optional<double> nats_per_token, bits_per_byte;       // on held-out text
-  std::optional<double> kl_per_token, top1_agreement;        // against the teacher
-  std::optional<double> accuracy, accuracy_norm;             // multiple choice
-  std::optional<double> preference_accuracy, preference_margin;
+  // On held-out text.
+  std::optional<double> nats_per_token = {}, bits_per_byte = {};
+  // Against the teacher.
+  std::optional<double> kl_per_token = {}, top1_agreement = {};
+  // Multiple choice.
+  std::optional<double> accuracy = {}, accuracy_norm = {};
+  std::optional<double> preference_accuracy = {}, preference_margin = {};
 
   template <class Visitor>
   void fields(Visitor&& visit) {

@@ -62,8 +62,7 @@ TEST_CASE("generate: greedy equals a full forward for each token, prompts in pie
     const auto prompt = prompt_of(21);
     const auto expected = by_full_forwards(model, prompt, 12);
     for (const int64_t piece : {1, 4, 20, 21, 512}) {
-      const auto made =
-          generate(model, prompt, {.max_new_tokens = 12, .prefill_chunk = piece});
+      const auto made = generate(model, prompt, {.max_new_tokens = 12, .prefill_chunk = piece});
       CHECK(made == expected);
     }
   }

@@ -36,8 +36,7 @@ TEST_CASE("answer_log_probs: sums the answers' tokens and nothing else") {
     expected[i] = chain(log_p, pairs.pair(i).prompt, pairs.pair(i).chosen);
     expected[pairs.size() + i] = chain(log_p, pairs.pair(i).prompt, pairs.pair(i).rejected);
   }
-  const auto values =
-      answer_log_probs(bigram_model(table), pairs.sequential(0, pairs.size()), 5);
+  const auto values = answer_log_probs(bigram_model(table), pairs.sequential(0, pairs.size()), 5);
   check_close(values, torch::tensor(expected, torch::kDouble), kTwin64);
 }
 
@@ -50,7 +49,8 @@ TEST_CASE("answer_log_probs: gradients equal those of the whole batch's log-soft
   const auto weights = torch::linspace(-1, 2, 2 * pairs.size(), torch::kDouble);
   (answer_log_probs(model, batch, 7) * weights).sum().backward();
 
-  const auto log_p = twin->logits(twin->forward(batch.input_ids, {})).log_softmax(-1);  // (2B, T, V)
+  const auto log_p =
+      twin->logits(twin->forward(batch.input_ids, {})).log_softmax(-1);  // (2B, T, V)
   const auto picked = log_p.gather(2, batch.targets.clamp_min(0).unsqueeze(2)).squeeze(2);
   const auto sums = (picked * batch.targets.ge(0)).sum(1);  // (2B)
   (sums * weights).sum().backward();

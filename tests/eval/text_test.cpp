@@ -101,8 +101,7 @@ TEST_CASE("score_text: the batch size does not change the scores") {
   auto teacher = tiny_model({kAttention}, 2);
   const auto one = score_text(tiny_model({kMla, kMamba2}, 1), &teacher, data, 1, 0);
   for (const int64_t batch_size : {2, 3, 100}) {
-    const auto scores =
-        score_text(tiny_model({kMla, kMamba2}, 1), &teacher, data, batch_size, 0);
+    const auto scores = score_text(tiny_model({kMla, kMamba2}, 1), &teacher, data, batch_size, 0);
     CHECK(scores.nats_per_token == Approx(one.nats_per_token).epsilon(1e-6));
     CHECK(scores.bits_per_byte == Approx(one.bits_per_byte).epsilon(1e-6));
     CHECK(scores.kl_per_token == Approx(one.kl_per_token).epsilon(1e-6));
@@ -117,8 +116,7 @@ TEST_CASE("score_text: max_sequences scores the first ones, with their share of 
   const auto scores = score_text(model, nullptr, data, 2, 3);
   CHECK(scores.positions == 3 * 40);
   CHECK(score_text(model, nullptr, data, 2, 1000).positions == data.tokens());
-  const double bytes =
-      static_cast<double>(data.bytes()) * 120 / static_cast<double>(data.tokens());
+  const double bytes = static_cast<double>(data.bytes()) * 120 / static_cast<double>(data.tokens());
   const double nats = scores.nats_per_token * static_cast<double>(scores.predictions);
   CHECK(scores.bits_per_byte == Approx(nats / std::numbers::ln2 / bytes).epsilon(1e-12));
 }
