@@ -1,0 +1,76 @@
+// What the verbs of the command line share.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "zebra/convert.h"
+#include "zebra/options.h"
+#include "zebra/tokenizer.h"
+
+namespace zebra {
+
+// A verb declares its arguments on `app` and leaves in `action` what is to be done once the whole
+// command line is understood.
+using Action = std::function<void()>;
+
+void add_run(CLI::App& app, Action& action);
+void add_validate(CLI::App& app, Action& action);
+void add_recipes(CLI::App& app, Action& action);
+void add_inspect(CLI::App& app, Action& action);
+void add_convert(CLI::App& app, Action& action);
+void add_logits(CLI::App& app, Action& action);
+void add_generate(CLI::App& app, Action& action);
+void add_eval(CLI::App& app, Action& action);
+void add_data(CLI::App& app, Action& action);
+
+// A subcommand whose help ends with an example.
+CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,
+                   const std::string& example);
+
+// --set key.path=value, as often as wanted.
+void add_overrides(CLI::App* verb, std::vector<std::string>& overrides);
+
+// Where and how a model runs.
+struct MachineFlags {
+  std::string device = "cpu", dtype = "fp32";
+  int64_t threads = 0;  // 0: the machine's cores
+
+  void declare(CLI::App* verb);
+  LoadOptions use() const;  // sets the threads; ConfigError for what is not there
+};
+
+// An option whose value is one of an enum's names.
+template <class Enum>
+CLI::Option* add_enum(CLI::App* verb, const std::string& flag, Enum& value,
+                      const std::string& meaning) {
+  std::vector<std::pair<std::string, Enum>> names;
+  std::string listed;
+  for (const auto& [candidate, name] : EnumNames<Enum>::names) {
+    names.emplace_back(name, candidate);
+    listed += (listed.empty() ? "" : "|") + std::string(name);
+  }
+  const auto usual = std::string(enum_name(value));
+  return verb->add_option(flag, value, meaning + " [" + usual + "]")
+      ->transform(CLI::CheckedTransformer(names).description(""))
+      ->type_name(listed);
+}
+
+// A model and the tokenizer of its folder. ConfigError when the tokenizer has ids that the model
+// lacks.
+struct LoadedModel {
+  CausalLm model{nullptr};
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+LoadedModel load_with_tokenizer(const std::string& folder, const LoadOptions& options);
+
+// Results go to stdout; a pipe or disk that takes no more is a ConfigError.
+void print(const std::string& text);
+void print_json(const nlohmann::ordered_json& json);
+
+}  // namespace zebra
