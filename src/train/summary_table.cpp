@@ -59,7 +59,8 @@ const std::vector<Column>& columns() {
       {"top-1\nagreement", [](const Summary&, S s, bool) { return percent(s.top1_agreement); }},
       {"multiple\nchoice", [](const Summary&, S s, bool) { return percent(s.accuracy); }},
       {"choice by\nlength", [](const Summary&, S s, bool) { return percent(s.accuracy_norm); }},
-      {"preference\naccuracy", [](const Summary&, S s, bool) { return percent(s.preference_accuracy); }},
+      {"preference\naccuracy",
+       [](const Summary&, S s, bool) { return percent(s.preference_accuracy); }},
       {"KV values\na token",
        [](const Summary& all, S, bool base) {
          return grouped(base ? all.cache.base_kv_values_per_token : all.cache.kv_values_per_token);
