@@ -24,28 +24,27 @@ struct DistillLossOptions {
 };
 
 struct DistillLossInput {
-  at::Tensor student_hidden;  // (M, D)   after the final norm
+  at::Tensor student_hidden;  // (M, D) after the final norm
   at::Tensor student_head;    // (V, D)
-  at::Tensor teacher_hidden;  // (M, Dt)  no gradient
+  at::Tensor teacher_hidden;  // (M, Dt) no gradient; may be undefined, head too, if kl_weight is 0
   at::Tensor teacher_head;    // (V, Dt)
-  at::Tensor
-      targets;  // (M) int64; -1: no cross-entropy at this token. Undefined when ce_weight is 0
-  at::Tensor
-      kl_weights;  // (M) float32: each token's weight, denominators of the global batch folded in
-  at::Tensor ce_weights;  // (M) float32, or undefined when ce_weight is 0
+  at::Tensor targets;         // (M) int64, -1: no cross-entropy; undefined when ce_weight is 0
+  at::Tensor kl_weights;      // (M) float32: with the denominator of the global batch folded in
+  at::Tensor ce_weights;      // (M) float32, likewise; undefined when ce_weight is 0
 };
 
+// The sums have no gradient and leave the tokens' weights out; a token counts unless its weight is
+// 0: kl_weights for kl_sum and agree, ce_weights (and a target) for ce_sum.
 struct DistillLossOutput {
   at::Tensor loss;    // scalar float32, differentiable in student_hidden and student_head
-  at::Tensor kl_sum;  // scalar: sum over tokens of the unweighted divergence (temperature 1 scale),
-                      // no gradient
-  at::Tensor
-      ce_sum;  // scalar: sum over tokens with a target of -log p, no gradient; 0 without targets
-  at::Tensor agree;  // scalar: tokens where both argmaxes are equal, no gradient
+  at::Tensor kl_sum;  // scalar: sum of the divergences times temperature^2
+  at::Tensor ce_sum;  // scalar: sum of -log p(target); 0 without targets
+  at::Tensor agree;   // scalar: tokens where both argmaxes are equal
 };
 
-// loss = kl_weight * sum_m kl_weights_m KL_m + ce_weight * sum_m ce_weights_m CE_m.
-// The head gradient is accumulated in float32 over the chunks.
+// loss = kl_weight temperature^2 sum_m kl_weights_m KL_m + ce_weight sum_m ce_weights_m CE_m.
+// The head gradient is accumulated in float32 over the chunks. Tokens that weigh nothing are left
+// out before any product.
 DistillLossOutput distill_loss(const DistillLossInput& in, const DistillLossOptions& options);
 
 // -log p(target) of each token from hidden states, differentiable in hidden and head, chunked,

@@ -6,7 +6,7 @@
 
 namespace zebra {
 
-// ---- LibTorch's fused attention ------------------------------------------------------------------
+// ---- LibTorch's fused attention -----------------------------------------------------------------
 
 namespace {
 
@@ -24,8 +24,7 @@ at::Tensor visible(int64_t T, int64_t S, const at::Tensor& segments, const at::D
 
 // (B, T, N, H) -> (B, N, T, width), zeros behind H: fused kernels want equal head sizes.
 at::Tensor heads_first(const at::Tensor& x, int64_t width) {
-  const at::Tensor padded =
-      x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)});
+  const at::Tensor padded = x.size(3) == width ? x : at::constant_pad_nd(x, {0, width - x.size(3)});
   return padded.transpose(1, 2);
 }
 
@@ -47,11 +46,12 @@ at::Tensor attention_sdpa(const at::Tensor& q, const at::Tensor& k, const at::Te
 
 }  // namespace detail
 
-// ---- our CPU kernel for small heads --------------------------------------------------------------
+// ---- our CPU kernel for small heads -------------------------------------------------------------
 
 namespace {
 
-constexpr int64_t kSmallHead = 32;
+// Up to which head size the kernel is the faster one: of packed sequences it skips what is masked.
+constexpr int64_t kSmallHead = 16, kSmallPackedHead = 32;
 
 // The first position of each position's segment, (B, S); undefined when a segment comes back after
 // another one has begun, for then no range of keys describes what a query sees.
@@ -163,14 +163,15 @@ namespace detail {
 at::Tensor attention_small_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                  double scale, const at::Tensor& segments) {
   const at::Tensor first = segments.defined() ? first_positions(segments) : at::Tensor();
-  TORCH_CHECK(first.defined() == segments.defined(),
-              "causal_attention segments: expected each segment in one piece, got one that returns");
+  TORCH_CHECK(
+      first.defined() == segments.defined(),
+      "causal_attention segments: expected each segment in one piece, got one that returns");
   return SmallHeadAttention::apply(q, k, v, if_defined(first), scale);
 }
 
 }  // namespace detail
 
-// ---- the operation -------------------------------------------------------------------------------
+// ---- the operation ------------------------------------------------------------------------------
 
 namespace {
 
@@ -202,7 +203,8 @@ void check_inputs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale, const at::Tensor& segments) {
   check_inputs(q, k, v, segments);
-  if (detail::has_cpu_kernel(q) && q.size(3) <= kSmallHead && v.size(3) <= kSmallHead) {
+  const int64_t limit = segments.defined() ? kSmallPackedHead : kSmallHead;
+  if (detail::has_cpu_kernel(q) && std::max(q.size(3), v.size(3)) <= limit) {
     const at::Tensor first = segments.defined() ? first_positions(segments) : at::Tensor();
     if (first.defined() == segments.defined()) {
       return SmallHeadAttention::apply(q, k, v, if_defined(first), scale);

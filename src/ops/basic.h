@@ -12,7 +12,7 @@
 
 namespace zebra::detail {
 
-// ---- shared --------------------------------------------------------------------------------------
+// ---- shared -------------------------------------------------------------------------------------
 
 // What sums, exponentials and rotations are computed in: float64 for float64, else float32.
 inline at::ScalarType compute_type(at::ScalarType dtype) {
@@ -39,12 +39,13 @@ inline void check_dtype(const char* subject, const at::Tensor& tensor, at::Scala
               tensor.scalar_type());
 }
 
-inline void check_device(const char* subject, const at::Tensor& tensor, const at::Device& expected) {
+inline void check_device(const char* subject, const at::Tensor& tensor,
+                         const at::Device& expected) {
   TORCH_CHECK(tensor.device() == expected, subject, ": expected device ", expected, ", got ",
               tensor.device());
 }
 
-// ---- RMSNorm -------------------------------------------------------------------------------------
+// ---- RMSNorm ------------------------------------------------------------------------------------
 
 struct RmsNormResult {
   at::Tensor y;     // (..., D)
@@ -58,7 +59,7 @@ RmsNormResult rms_norm_aten(const at::Tensor& x, const at::Tensor& weight, doubl
 RmsNormGrads rms_norm_aten_backward(const at::Tensor& dy, const at::Tensor& x,
                                     const at::Tensor& weight, const at::Tensor& rstd);
 
-// ---- SwiGLU --------------------------------------------------------------------------------------
+// ---- SwiGLU -------------------------------------------------------------------------------------
 
 struct SwigluGrads {
   at::Tensor dgate, dup;
@@ -66,12 +67,12 @@ struct SwigluGrads {
 SwigluGrads swiglu_aten_backward(const at::Tensor& dy, const at::Tensor& gate,
                                  const at::Tensor& up);
 
-// ---- rotary position embedding -------------------------------------------------------------------
+// ---- rotary position embedding ------------------------------------------------------------------
 
 at::Tensor rope_aten(const at::Tensor& x, const RopeTable& table, RopePairing pairing);
 at::Tensor rope_aten_backward(const at::Tensor& dy, const RopeTable& table, RopePairing pairing);
 
-// ---- attention -----------------------------------------------------------------------------------
+// ---- attention ----------------------------------------------------------------------------------
 
 // LibTorch's fused attention, any device and dtype.
 at::Tensor attention_sdpa(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

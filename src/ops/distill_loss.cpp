@@ -64,8 +64,8 @@ class Chunks {
         teacher_head_(in.teacher_head),
         options_(options),
         tokens_(tokens_that_count(in, options)) {
-    const auto wide = in.student_hidden.options().dtype(
-        detail::compute_type(in.student_hidden.scalar_type()));
+    const auto wide =
+        in.student_hidden.options().dtype(detail::compute_type(in.student_hidden.scalar_type()));
     for (at::Tensor* sum : {&totals_.loss, &totals_.kl_sum, &totals_.ce_sum, &totals_.agree}) {
       *sum = at::zeros({}, wide);
     }
@@ -177,10 +177,10 @@ void check_model(const char* name, const at::Tensor& hidden, const at::Tensor& h
   TORCH_CHECK(hidden.defined() && hidden.dim() == 2 && hidden.size(0) == M, "distill_loss ", name,
               "_hidden: expected shape (", M, ", D), got ",
               hidden.defined() ? hidden.sizes() : at::IntArrayRef());
-  TORCH_CHECK(head.defined() && head.dim() == 2 && head.size(0) == V &&
-                  head.size(1) == hidden.size(1),
-              "distill_loss ", name, "_head: expected shape [", V, ", ", hidden.size(1), "], got ",
-              head.defined() ? head.sizes() : at::IntArrayRef());
+  TORCH_CHECK(
+      head.defined() && head.dim() == 2 && head.size(0) == V && head.size(1) == hidden.size(1),
+      "distill_loss ", name, "_head: expected shape [", V, ", ", hidden.size(1), "], got ",
+      head.defined() ? head.sizes() : at::IntArrayRef());
   TORCH_CHECK(head.scalar_type() == hidden.scalar_type(), "distill_loss ", name,
               "_head: expected the hidden states' dtype ", hidden.scalar_type(), ", got ",
               head.scalar_type());

@@ -7,7 +7,7 @@
 
 namespace zebra::detail {
 
-// ---- CPU -----------------------------------------------------------------------------------------
+// ---- CPU ----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -46,7 +46,7 @@ LogitLosses logit_losses_cpu(const LogitLossInput& in) {
   return out;
 }
 
-// ---- any device ----------------------------------------------------------------------------------
+// ---- any device ---------------------------------------------------------------------------------
 
 namespace {
 
@@ -89,9 +89,12 @@ at::Tensor js_divergence_(const at::Tensor& s, const at::Tensor& t) {
 
 at::Tensor divergence_(KlDirection direction, const at::Tensor& s, const at::Tensor& t) {
   switch (direction) {
-    case KlDirection::kForward: return forward_divergence_(s, t);
-    case KlDirection::kReverse: return reverse_divergence_(s, t);
-    case KlDirection::kJs: return js_divergence_(s, t);
+    case KlDirection::kForward:
+      return forward_divergence_(s, t);
+    case KlDirection::kReverse:
+      return reverse_divergence_(s, t);
+    case KlDirection::kJs:
+      return js_divergence_(s, t);
   }
   TORCH_CHECK(false, "divergence: unknown direction");
 }
@@ -104,9 +107,9 @@ struct CrossEntropy {
 // Leaves the student's logits alone if the divergence still needs them.
 CrossEntropy cross_entropy(const LogitLossInput& in) {
   const at::Tensor valid = in.targets.ge(0);
-  const at::Tensor index = in.targets.clamp_min(0).unsqueeze(1);            // (m, 1)
-  const at::Tensor lse = in.student.logsumexp(-1, /*keepdim=*/true);        // (m, 1)
-  const at::Tensor nll = (lse - in.student.gather(1, index)).squeeze(1);    // (m)
+  const at::Tensor index = in.targets.clamp_min(0).unsqueeze(1);          // (m, 1)
+  const at::Tensor lse = in.student.logsumexp(-1, /*keepdim=*/true);      // (m, 1)
+  const at::Tensor nll = (lse - in.student.gather(1, index)).squeeze(1);  // (m)
   CrossEntropy out{at::where(valid, nll, at::zeros_like(nll)), at::Tensor()};
   if (!in.gradient) return out;
   const at::Tensor scale = (in.ce_scale * valid).unsqueeze(1);  // (m, 1)
@@ -141,7 +144,7 @@ LogitLosses logit_losses(const LogitLossInput& in) {
   return in.student.device().is_cpu() ? logit_losses_cpu(in) : logit_losses_aten(in);
 }
 
-// ---- products with a head ------------------------------------------------------------------------
+// ---- products with a head -----------------------------------------------------------------------
 
 namespace {
 

@@ -34,7 +34,7 @@ LogitLosses logit_losses(const LogitLossInput& in);
 LogitLosses logit_losses_cpu(const LogitLossInput& in);
 LogitLosses logit_losses_aten(const LogitLossInput& in);
 
-// ---- products with a head ------------------------------------------------------------------------
+// ---- products with a head -----------------------------------------------------------------------
 
 // Logits of a chunk in the compute type. hidden: (m, D), head: (V, D), out: (m, V)
 void logits_into(const at::Tensor& out, const at::Tensor& hidden, const at::Tensor& head);

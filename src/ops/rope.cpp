@@ -36,8 +36,8 @@ namespace detail {
 
 at::Tensor rope_aten(const at::Tensor& x, const RopeTable& table, RopePairing pairing) {
   const at::ScalarType type = compute_type(x.scalar_type());
-  const Pair out = rotate(split(x.to(type), pairing), over_heads(table.cos, type),
-                          over_heads(table.sin, type));
+  const Pair out =
+      rotate(split(x.to(type), pairing), over_heads(table.cos, type), over_heads(table.sin, type));
   return at::cat({out.first, out.second}, -1).to(x.scalar_type());
 }
 
@@ -84,9 +84,8 @@ at::Tensor rotate_cpu(const at::Tensor& x, const RopeTable& table, detail::PairL
                                           to,
                                           static_cast<scalar_t>(direction)};
     const int64_t grain = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, N * H));
-    at::parallel_for(0, B * T, grain, [&](int64_t begin, int64_t end) {
-      detail::rope_rows(args, begin, end);
-    });
+    at::parallel_for(0, B * T, grain,
+                     [&](int64_t begin, int64_t end) { detail::rope_rows(args, begin, end); });
   });
   return y;
 }
@@ -109,11 +108,10 @@ class RopeFunction : public torch::autograd::Function<RopeFunction> {
     const auto pairing = static_cast<RopePairing>(ctx->saved_data["pairing"].toInt());
     const at::Tensor& dy = grads[0];
     const int64_t H = dy.size(3);
-    const at::Tensor dx =
-        detail::has_cpu_kernel(dy)
-            ? rotate_cpu(dy, table, layout_of(RopePairing::kHalfSplit, H), layout_of(pairing, H),
-                         -1.0)
-            : detail::rope_aten_backward(dy, table, pairing);
+    const at::Tensor dx = detail::has_cpu_kernel(dy)
+                              ? rotate_cpu(dy, table, layout_of(RopePairing::kHalfSplit, H),
+                                           layout_of(pairing, H), -1.0)
+                              : detail::rope_aten_backward(dy, table, pairing);
     return {dx, at::Tensor(), at::Tensor()};
   }
 };

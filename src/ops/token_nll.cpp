@@ -42,11 +42,11 @@ at::Tensor forward_chunks(const Tokens& tokens) {
       tokens.hidden.options().dtype(detail::compute_type(tokens.hidden.scalar_type()));
   const at::Tensor nll = at::empty({tokens.hidden.size(0)}, wide);
   const at::Tensor unused_scale = at::ones_like(nll);
-  for_each_chunk(tokens, [&](int64_t begin, int64_t count, const at::Tensor&,
-                             detail::LogitLossInput& in) {
-    in.ce_scale = unused_scale.narrow(0, begin, count);
-    nll.narrow(0, begin, count).copy_(detail::logit_losses(in).ce);
-  });
+  for_each_chunk(tokens,
+                 [&](int64_t begin, int64_t count, const at::Tensor&, detail::LogitLossInput& in) {
+                   in.ce_scale = unused_scale.narrow(0, begin, count);
+                   nll.narrow(0, begin, count).copy_(detail::logit_losses(in).ce);
+                 });
   return nll;
 }
 

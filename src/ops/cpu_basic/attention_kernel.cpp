@@ -39,30 +39,34 @@ ZEBRA_INLINE void product(const T* a, const T* b, T* c, int64_t stride, int64_t 
   }
 }
 
+// The sum of the lanes, by halves: one addition after another would cost more than a short row.
+template <class T>
+ZEBRA_INLINE T sum_of_lanes(T (&lanes)[kLanes]) {
+#pragma GCC unroll 8
+  for (int half = kLanes / 2; half >= 1; half /= 2) {
+    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  }
+  return lanes[0];
+}
+
 // out[j] = sum_s a[s] b[j][s] for the kDims rows of b.
 template <class T>
 ZEBRA_INLINE void dots(const T* a, const T* b, int64_t stride, int64_t length, T* out) {
-  T d0 = 0, d1 = 0, d2 = 0, d3 = 0, d4 = 0, d5 = 0, d6 = 0, d7 = 0;
-  const int64_t steps = length / kLanes;
-#pragma omp simd reduction(+ : d0, d1, d2, d3, d4, d5, d6, d7)
-  for (int64_t s = 0; s < steps * kLanes; ++s) {
-    d0 += a[s] * b[s];
-    d1 += a[s] * b[stride + s];
-    d2 += a[s] * b[2 * stride + s];
-    d3 += a[s] * b[3 * stride + s];
-    d4 += a[s] * b[4 * stride + s];
-    d5 += a[s] * b[5 * stride + s];
-    d6 += a[s] * b[6 * stride + s];
-    d7 += a[s] * b[7 * stride + s];
+  T lanes[kDims][kLanes] = {};
+  for (int64_t s = 0; s < length; s += kLanes) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kDims; ++j) {
+#pragma omp simd
+      for (int l = 0; l < kLanes; ++l) lanes[j][l] += a[s + l] * b[j * stride + s + l];
+    }
   }
-  const T sums[kDims] = {d0, d1, d2, d3, d4, d5, d6, d7};
-  std::copy(sums, sums + kDims, out);
+  for (int j = 0; j < kDims; ++j) out[j] = sum_of_lanes(lanes[j]);
 }
 
 // Four queries and the keys that at least one of them sees.
 struct Block {
-  int64_t query;         // the first one
-  int64_t count;         // 1 to kRows
+  int64_t query;          // the first one
+  int64_t count;          // 1 to kRows
   int64_t begin, length;  // keys, multiples of kLanes
 };
 
@@ -188,14 +192,16 @@ ZEBRA_INLINE void softmax_row(T* row, int64_t length, T& sum, T& largest) {
   T most = row[0];
 #pragma omp simd reduction(max : most)
   for (int64_t s = 0; s < steps * kLanes; ++s) most = row[s] > most ? row[s] : most;
-  T total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t s = 0; s < steps * kLanes; ++s) {
-    const T e = exp_of(row[s] - most);
-    row[s] = e;
-    total += e;
+  T lanes[kLanes] = {};
+  for (int64_t s = 0; s < length; s += kLanes) {
+#pragma omp simd
+    for (int l = 0; l < kLanes; ++l) {
+      const T e = exp_of(row[s + l] - most);
+      row[s + l] = e;
+      lanes[l] += e;
+    }
   }
-  sum = total;
+  sum = sum_of_lanes(lanes);
   largest = most;
 }
 

@@ -184,9 +184,15 @@ struct LogitRows {
                           args.gradient};
     T value = 0;
     switch (args.direction) {
-      case KlDirection::kForward: value = forward_divergence(pair); break;
-      case KlDirection::kReverse: value = reverse_divergence(pair); break;
-      case KlDirection::kJs: value = js_divergence(pair); break;
+      case KlDirection::kForward:
+        value = forward_divergence(pair);
+        break;
+      case KlDirection::kReverse:
+        value = reverse_divergence(pair);
+        break;
+      case KlDirection::kJs:
+        value = js_divergence(pair);
+        break;
     }
     args.kl[row] = value * args.temperature * args.temperature;
     args.agree[row] = student_largest.index == teacher_largest.index ? T(1) : T(0);

@@ -9,12 +9,12 @@ namespace zebra::detail {
 // Row r is x[r * D .. r * D + D).
 template <class T>
 struct RmsNormArgs {
-  const T* x;        // (rows, D)
-  const T* weight;   // (D)
-  T* rstd;           // (rows): 1 / root mean square; written forward, read backward
-  T* y;              // (rows, D) forward only
-  const T* dy;       // (rows, D) backward only
-  T* dx;             // (rows, D) backward only
+  const T* x;       // (rows, D)
+  const T* weight;  // (D)
+  T* rstd;          // (rows): 1 / root mean square; written forward, read backward
+  T* y;             // (rows, D) forward only
+  const T* dy;      // (rows, D) backward only
+  T* dx;            // (rows, D) backward only
   int64_t D;
   double eps;
 };
@@ -55,8 +55,8 @@ struct RopeArgs {
   int64_t batch_stride, token_stride, head_stride;
   T* y;  // (B, T, N, H) contiguous
   const T* cos;
-  const T* sin;                // (B or 1, T, H/2) contiguous
-  int64_t table_batch_stride;  // T * H/2, or 0 for one table for all
+  const T* sin;                  // (B or 1, T, H/2) contiguous
+  int64_t table_batch_stride;    // T * H/2, or 0 for one table for all
   int64_t tokens, heads, width;  // T, N, H
   PairLayout from, to;
   T direction;  // 1, or -1 for the inverse rotation

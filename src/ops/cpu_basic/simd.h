@@ -14,7 +14,7 @@
 
 namespace zebra::detail {
 
-// ---- instruction sets ----------------------------------------------------------------------------
+// ---- instruction sets ---------------------------------------------------------------------------
 
 #if defined(__x86_64__)
 
@@ -50,10 +50,10 @@ void run_simd(const Args&... args) {
 
 #endif
 
-// ---- elementary functions ------------------------------------------------------------------------
+// ---- elementary functions -----------------------------------------------------------------------
 
-// exp within 2 units in the last place; 0 below -87, largest at 88, NaN for NaN. x = n ln 2 + r with
-// |r| <= ln(2) / 2; exp(r) by its series, 2^n through the exponent bits of the rounded n.
+// exp within 2 units in the last place; 0 below -87, largest at 88, NaN for NaN. x = n ln 2 + r
+// with |r| <= ln(2) / 2; exp(r) by its series, 2^n through the exponent bits of the rounded n.
 ZEBRA_INLINE float exp_of(float x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 1.42860682e-6f;
@@ -88,7 +88,7 @@ ZEBRA_INLINE float log1p_of(float e) {
 }
 ZEBRA_INLINE double log1p_of(double e) { return std::log1p(e); }
 
-// ---- memory --------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 struct FreeDeleter {
   void operator()(void* memory) const { std::free(memory); }
