@@ -36,18 +36,18 @@ MlaImpl::Query MlaImpl::query(const at::Tensor& x, const SequenceContext& contex
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
   auto low = q_a_proj(x);  // (B, T, Rq)
   if (options_.latent_norm) low = q_a_layernorm(low);
-  const auto q = q_b_proj(low).view({B, T, options_.num_heads, Hn + Hr});
-  const auto rotated =
-      apply_rope(q.narrow(-1, Hn, Hr), context.mla_rope, RopePairing::kInterleaved);
-  return {q.narrow(-1, 0, Hn), rotated};  // (B, T, N, Hn), (B, T, N, Hr)
+  const auto q =
+      q_b_proj(low).view({B, T, options_.num_heads, Hn + Hr}).split_with_sizes({Hn, Hr}, -1);
+  const auto rotated = apply_rope(q[1], context.mla_rope, RopePairing::kInterleaved);
+  return {q[0], rotated};  // (B, T, N, Hn), (B, T, N, Hr)
 }
 
 at::Tensor MlaImpl::latent(const at::Tensor& x, const SequenceContext& context) {
   const int64_t Rkv = options_.kv_lora_rank, Hr = options_.qk_rope_head_dim;
-  const auto low = kv_a_proj_with_mqa(x);  // (B, T, Rkv + Hr)
-  auto shared = low.narrow(-1, 0, Rkv);
+  const auto low = kv_a_proj_with_mqa(x).split_with_sizes({Rkv, Hr}, -1);
+  auto shared = low[0];  // (B, T, Rkv)
   if (options_.latent_norm) shared = kv_a_layernorm(shared.contiguous());
-  const auto key = low.narrow(-1, Rkv, Hr).unsqueeze(2);  // (B, T, 1, Hr)
+  const auto key = low[1].unsqueeze(2);  // (B, T, 1, Hr)
   const auto rotated = apply_rope(key, context.mla_rope, RopePairing::kInterleaved).squeeze(2);
   return torch::cat({shared, rotated}, -1);  // (B, T, Rkv + Hr)
 }
@@ -58,11 +58,11 @@ at::Tensor MlaImpl::expanded(const Query& q, const at::Tensor& latent,
   const int64_t G = options_.num_kv_heads, Rkv = options_.kv_lora_rank;
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
   const int64_t Hv = options_.v_head_dim;
-  const auto kv = kv_b_proj(latent.narrow(-1, 0, Rkv)).view({B, S, G, Hn + Hv});
-  const auto shared = latent.narrow(-1, Rkv, Hr).unsqueeze(2);  // (B, S, 1, Hr)
-  const auto k =
-      torch::cat({kv.narrow(-1, 0, Hn), shared.expand({B, S, G, Hr})}, -1);  // (B, S, G, Hn+Hr)
-  const auto v = kv.narrow(-1, Hn, Hv);                                      // (B, S, G, Hv)
+  const auto parts = latent.split_with_sizes({Rkv, Hr}, -1);
+  const auto kv = kv_b_proj(parts[0]).view({B, S, G, Hn + Hv}).split_with_sizes({Hn, Hv}, -1);
+  const auto shared = parts[1].unsqueeze(2).expand({B, S, G, Hr});
+  const auto k = torch::cat({kv[0], shared}, -1);  // (B, S, G, Hn + Hr)
+  const auto& v = kv[1];                           // (B, S, G, Hv)
   const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + Hr));
   return causal_attention(torch::cat({q.nope, q.rope}, -1), k, v, scale, context.segments);
 }
