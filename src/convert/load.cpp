@@ -6,13 +6,11 @@ namespace zebra {
 
 namespace {
 
-// Block by block, so that never more than one block's random weights are in memory beside those
-// read.
+// Block by block, so that only one block's random weights are ever in memory beside those read.
 std::vector<Block> load_blocks(const ModelFolder& folder, const LoadOptions& load) {
   std::vector<Block> blocks;
   for (int64_t layer = 0; layer < folder.options().num_layers(); ++layer) {
-    CausalLm one(one_layer(folder.options(), layer, /*vocab_size=*/1));
-    blocks.push_back(one->block(0));
+    blocks.emplace_back(folder.options(), layer);
     fill(*blocks.back(), layer_prefix(layer), folder, load);
   }
   return blocks;

@@ -151,8 +151,7 @@ void ModelFolder::check() const {
     problems.push_back(str(where(name), ": tensor '", name, "': not expected in this model"));
   }
   if (problems.empty()) return;
-  const std::string more =
-      problems.size() > 1 ? str(" (and ", problems.size() - 1, " more such problems)") : "";
+  const std::string more = problems.size() > 1 ? str(" (and ", problems.size() - 1, " more)") : "";
   throw ConfigError(problems[0] + more);
 }
 

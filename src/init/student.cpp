@@ -55,20 +55,20 @@ void copy_parameters(torch::nn::Module& to, const torch::nn::Module& from, const
   }
 }
 
-bool keep_none(const std::string& /*name*/) { return false; }
-
-bool in_layers(const std::string& name) { return name.starts_with("model.layers."); }
-
-// Embedding, final norm and head.
-void copy_shell(CausalLm& student, const CausalLm& base) {
-  const bool untied_here =
-      !student->options().tie_word_embeddings && base->options().tie_word_embeddings;
-  copy_parameters(*student, *base, "", [&](const std::string& name) {
-    return in_layers(name) || (untied_here && name == "lm_head.weight");
+// A copy of the base's embedding, final norm and head for the student to take over. Its one layer
+// is of no use.
+CausalLm copied_shell(const CausalLm& base, ModelOptions options) {
+  const bool untie = !options.tie_word_embeddings && base->options().tie_word_embeddings;
+  options.layers = {MixerKind::kAttention};
+  options.mla_ranks.clear();
+  CausalLm shell(options);
+  copy_parameters(*shell, *base, "", [&](const std::string& name) {
+    return name.starts_with("model.layers.") || (untie && name == "lm_head.weight");
   });
-  if (untied_here) {
-    student->named_parameters()["lm_head.weight"].set_data(base->head_weight().detach().clone());
+  if (untie) {
+    shell->named_parameters()["lm_head.weight"].set_data(base->head_weight().detach().clone());
   }
+  return shell;
 }
 
 const AttentionImpl& attention_of(const Block& block) {
@@ -104,16 +104,18 @@ LayerInitReport init_layer(Block student, const Block& base, const MixerInit& fr
 InitResult init_student(const CausalLm& base, const ModelOptions& options,
                         const InitOptions& init) {
   check_shell(base->options(), options);
+  options.validate();
   const KeepDefaultGenerator keep;
   InitResult result;
-  result.model = CausalLm(options);
-  copy_shell(result.model, base);
+  std::vector<Block> blocks;
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
     const MixerInit from{.base = attention_of(base->block(layer)),
                          .base_kv_heads = base->options().num_kv_heads,
                          .random = {.seed = init.seed, .layer = layer}};
-    result.layers.push_back(init_layer(result.model->block(layer), base->block(layer), from, init));
+    blocks.emplace_back(options, layer);
+    result.layers.push_back(init_layer(blocks.back(), base->block(layer), from, init));
   }
+  result.model = CausalLm(options, *copied_shell(base, options), std::move(blocks));
   return result;
 }
 
@@ -163,33 +165,46 @@ std::vector<double> mixer_output_errors(const CausalLm& base, const CausalLm& st
   return errors;
 }
 
+namespace {
+
+// The model that gives a layer of this kind, checked to have one there.
+const CausalLm& source_of(MixerKind kind, int64_t layer, const CausalLm& source,
+                          const ModelOptions& options) {
+  const std::string where = str("compose: layer ", layer, ": ");
+  if (source.is_empty()) {
+    throw ConfigError(str(where, "expected a student with ", kind_name(kind), " layers, got none"));
+  }
+  if (source->options().num_layers() != options.num_layers()) {
+    throw ConfigError(str(where, "expected a student of ", options.num_layers(), " layers, got ",
+                          source->options().num_layers()));
+  }
+  const MixerKind got = source->options().layers[layer];
+  if (got != kind) {
+    throw ConfigError(
+        str(where, "expected ", kind_name(kind), " in the student, got ", kind_name(got)));
+  }
+  return source;
+}
+
+}  // namespace
+
 CausalLm compose(const CausalLm& base, const CausalLm& mla, const CausalLm& mamba2,
                  const ModelOptions& options) {
   check_shell(base->options(), options);
+  options.validate();
   const KeepDefaultGenerator keep;
-  CausalLm model(options);
-  copy_shell(model, base);
+  std::vector<Block> blocks;
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
     const MixerKind kind = options.layers[layer];
-    const CausalLm& source = kind == MixerKind::kMla      ? mla
-                             : kind == MixerKind::kMamba2 ? mamba2
-                                                          : base;
-    const std::string where = str("compose: layer ", layer, ": ");
-    if (source.is_empty())
-      throw ConfigError(
-          str(where, "expected a student with ", kind_name(kind), " layers, got none"));
-    if (source->options().num_layers() != options.num_layers()) {
-      throw ConfigError(str(where, "expected a student of ", options.num_layers(), " layers, got ",
-                            source->options().num_layers()));
-    }
-    const MixerKind got = source->options().layers[layer];
-    if (got != kind) {
-      throw ConfigError(
-          str(where, "expected ", kind_name(kind), " in the student, got ", kind_name(got)));
-    }
-    copy_parameters(*model->block(layer), *source->block(layer), where, keep_none);
+    const CausalLm& student = kind == MixerKind::kMla      ? mla
+                              : kind == MixerKind::kMamba2 ? mamba2
+                                                           : base;
+    const CausalLm& source = source_of(kind, layer, student, options);
+    blocks.emplace_back(options, layer);
+    copy_parameters(*blocks.back(), *source->block(layer), str("compose: layer ", layer, ": "),
+                    [](const std::string& /*name*/) { return false; });
   }
-  return model;
+  return CausalLm(options, *copied_shell(base, options), std::move(blocks));
 }
 
 }  // namespace zebra

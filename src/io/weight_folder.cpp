@@ -90,10 +90,11 @@ WeightFolder::WeightFolder(const fs::path& folder) : folder_(folder) {
   std::map<std::string, std::vector<std::string>> shards;
   for (const auto& [tensor, file] : file_of) shards[file].push_back(tensor);
   for (const auto& [file, listed] : shards) {
-    if (!fs::exists(folder_ / file)) {
-      throw ConfigError(str((folder_ / file).string(), ": missing; ", kIndex, " lists ",
-                            listed.size(), " tensors in it"));
-    }
+    if (fs::exists(folder_ / file)) continue;
+    throw ConfigError(str((folder_ / file).string(), ": missing; ", kIndex, " lists ",
+                          listed.size(), " tensors in it"));
+  }
+  for (const auto& [file, listed] : shards) {
     const SafetensorsFile shard(folder_ / file);
     check_shard(shard, listed, file_of);
     add(shard);

@@ -90,7 +90,7 @@ TEST_CASE("llama config: what is left out has Hugging Face's defaults") {
   CHECK(options.rms_norm_eps == 1e-6);
   CHECK(options.max_position_embeddings == 2048);
   CHECK(options.rope.theta == 10000.0);
-  CHECK(options.rope.scaling == RopeScaling::kDefault);
+  CHECK((options.rope.scaling == RopeScaling::kDefault));
   CHECK(!options.tie_word_embeddings);
   CHECK(options.bos_token_id == 1);
   CHECK(options.eos_token_ids == std::vector<int64_t>{2});
@@ -105,7 +105,7 @@ TEST_CASE("llama config: both forms of rope settings say the same") {
   const json new_form = with(llama(), "rope_parameters", with(kLlama3, "rope_theta", 500000.0));
   for (const auto& config : {old_form, old_type, new_form}) {
     const auto rope = Folder(config).read().rope;
-    CHECK(rope.scaling == RopeScaling::kLlama3);
+    CHECK((rope.scaling == RopeScaling::kLlama3));
     CHECK(rope.theta == 500000.0);
     CHECK(rope.factor == 32.0);
     CHECK(rope.original_max_position_embeddings == 8192);
@@ -161,13 +161,13 @@ TEST_CASE("model options: a folder without config.json is an error that names th
 
 TEST_CASE("hybrid config: kinds, ranks and heads are read") {
   const auto options = Folder(llama(), hybrid()).read();
-  CHECK(options.layers == std::vector{MixerKind::kMla, MixerKind::kMamba2, MixerKind::kMla});
+  CHECK((options.layers == std::vector{MixerKind::kMla, MixerKind::kMamba2, MixerKind::kMla}));
   CHECK(options.mla.q_lora_rank == 16);
   CHECK(options.mla.kv_lora_rank == 8);
   CHECK(options.mla.num_kv_heads == 2);
   CHECK(options.mla.num_heads == 4);
   CHECK(options.mla.hidden_size == 32);
-  CHECK(options.mla.rope.scaling == RopeScaling::kDefault);
+  CHECK((options.mla.rope.scaling == RopeScaling::kDefault));
   CHECK(options.mla_ranks.empty());
   CHECK(options.mamba2.num_heads == 4);
   CHECK(options.mamba2.num_kv_heads == 2);
@@ -190,7 +190,7 @@ TEST_CASE("hybrid config: current and legacy rope settings give the same YaRN") 
       else
         config.erase("rope_type");
       const auto rope = Folder(llama(), config).read().mla.rope;
-      CHECK(rope.scaling == RopeScaling::kYarn);
+      CHECK((rope.scaling == RopeScaling::kYarn));
       CHECK(rope.factor == 32.0);
       CHECK(rope.original_max_position_embeddings == 8192);
       CHECK(rope.theta == 500000.0);
@@ -319,18 +319,18 @@ TEST_CASE("X-EcoMLA's sidecars: attention layers stay, ranks of each layer, the 
                 {"layer_rank_list", {{"2", {{"q_rank", 24}, {"kv_rank", 16}}}}}};
   folder.write("mla_layer_config.json", layer);
   const auto options = folder.read();
-  CHECK(options.layers == std::vector{MixerKind::kMla, MixerKind::kAttention, MixerKind::kMla});
+  CHECK((options.layers == std::vector{MixerKind::kMla, MixerKind::kAttention, MixerKind::kMla}));
   CHECK(options.mla.num_kv_heads == 4);
   CHECK(options.mla.q_lora_rank == 16);
   CHECK(options.mla_of_layer(2).q_lora_rank == 24);
-  CHECK(options.mla.rope.scaling == RopeScaling::kYarn);
+  CHECK((options.mla.rope.scaling == RopeScaling::kYarn));
   CHECK(options.mla.rope.factor == 8.0);
   CHECK(options.mla.rope.original_max_position_embeddings == 4096);
   CHECK(options.mla.rope.theta == 500000.0);
 
   layer["rope_scaling"] = kLlama3;  // the base's, as the training script writes it
   folder.write("mla_layer_config.json", layer);
-  CHECK(folder.read().mla.rope.scaling == RopeScaling::kYarn);
+  CHECK((folder.read().mla.rope.scaling == RopeScaling::kYarn));
   CHECK(folder.read().mla.rope.factor == 32.0);
   layer["num_attention_heads"] = 8;
   folder.write("mla_layer_config.json", layer);
@@ -358,11 +358,11 @@ TEST_CASE("written options: a hybrid with attention layers and own ranks comes b
   json config = with(hybrid(), "attention_layers", {1});
   config["layer_rank_list"] = {{"2", {{"q_rank", 24}, {"kv_rank", 16}}}};
   const auto options = Folder(llama(), config).read();
-  CHECK(options.layers[1] == MixerKind::kAttention);
+  CHECK((options.layers[1] == MixerKind::kAttention));
   const TempDir folder;
   write_model_options(folder.path(), options, at::kFloat);
   const auto again = read_model_options(folder.path());
-  CHECK(again.layers == options.layers);
+  CHECK((again.layers == options.layers));
   CHECK(again.mla_of_layer(2).q_lora_rank == 24);
   const auto written = read_json(folder / "hybrid_config.json");
   CHECK(written["attention_layers"] == json({1}));

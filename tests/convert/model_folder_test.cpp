@@ -195,7 +195,7 @@ TEST_CASE("model folder: weights that are missing, extra, misshapen or integers 
   refused("'model.layers.9.odd': not expected",
           [](Tensors& t) { t["model.layers.9.odd"] = torch::ones({1}); });
   refused("lm_head.weight', got none", [](Tensors& t) { t.erase("lm_head.weight"); });
-  refused("(and 2 more such problems)", [&](Tensors& t) {
+  refused("(and 2 more)", [&](Tensors& t) {
     t.erase(q_b);
     t.erase("model.norm.weight");
     t["extra"] = torch::ones({1});

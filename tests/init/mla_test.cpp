@@ -113,7 +113,7 @@ TEST_CASE("mla init: at full rank and without rope scores MLA is unrotated atten
   auto options = mla_options();
   options.q_lora_rank = options.kv_lora_rank = kHidden;
   const auto made = init_mla(base, options, kKvHeads).weights;
-  Mla mla(options);
+  const auto mla = std::make_shared<MlaImpl>(options);
   mla->to(at::kDouble);
   {
     const torch::NoGradGuard no_grad;

@@ -194,7 +194,7 @@ TEST_CASE("safetensors: any byte of the header changed gives an error or a file 
   const std::string bytes = read_file(folder / "t.safetensors");
   const size_t header = bytes.size() - 12 - 4;
   for (size_t at = 0; at < header; ++at) {
-    for (const int change : {0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xff}) {
+    for (const int change : {0x01, 0x04, 0x20, 0x80, 0xff}) {
       std::string changed = bytes;
       changed[at] = static_cast<char>(changed[at] ^ change);
       std::ofstream(folder / "changed", std::ios::binary) << changed;

@@ -78,12 +78,12 @@ TEST_CASE(
 TEST_CASE(
     "weight folder: what fits is one file, a tensor above the shard size a shard of its own") {
   const TempDir one, many;
-  CountingSource source(3);
-  write_weight_folder(one.path(), source, {.shard_bytes = 1200});
+  CountingSource source(4);
+  write_weight_folder(one.path(), source, {.shard_bytes = 1600});
   CHECK(fs::exists(one / "model.safetensors"));
   CHECK(!fs::exists(one / "model.safetensors.index.json"));
   write_weight_folder(many.path(), source, {.shard_bytes = 1});
-  CHECK(fs::exists(many / "model-00003-of-00003.safetensors"));
+  CHECK(fs::exists(many / "model-00004-of-00004.safetensors"));
   CHECK_THROWS_WITH(write_weight_folder(one.path(), source, {}),
                     ContainsSubstring("without weights"));
   CHECK_THROWS_AS(write_weight_folder(many.path(), source, {}), ConfigError);
