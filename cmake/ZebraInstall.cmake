@@ -3,9 +3,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(_package ${CMAKE_INSTALL_LIBDIR}/cmake/zebra)
 
-if(TARGET zebra_cli_exe)
-  install(TARGETS zebra_cli_exe)
-endif()
+install(TARGETS zebra_cli_exe)
 install(TARGETS zebra EXPORT zebraTargets FILE_SET HEADERS)
 install(EXPORT zebraTargets NAMESPACE zebra:: DESTINATION ${_package})
 
