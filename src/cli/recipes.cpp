@@ -48,15 +48,9 @@ std::string text_of(const fs::path& folder, std::string name) {
   return read_file(folder / (name + ".yaml"));
 }
 
-// A recipe begins with a comment that says what it does.
+// The first line of a recipe is a comment that says what it does.
 std::string title_of(const std::string& text) {
-  std::string title;
-  for (size_t begin = 0; text.compare(begin, 2, "# ") == 0;) {
-    const auto end = std::min(text.find('\n', begin), text.size());
-    title += (title.empty() ? "" : " ") + text.substr(begin + 2, end - begin - 2);
-    begin = std::min(end + 1, text.size());
-  }
-  return title;
+  return text.starts_with("# ") ? text.substr(2, text.find('\n') - 2) : "";
 }
 
 void list(const fs::path& folder) {

@@ -16,22 +16,20 @@ Recipe read_noting(const std::filesystem::path& path, const std::vector<std::str
   return recipe;
 }
 
-// FILE:LINE: key.path: message
-std::string shown(const std::filesystem::path& file, const RecipeMistake& mistake) {
-  std::string text = file.string();
-  if (mistake.line > 0) text += ":" + std::to_string(mistake.line);
-  if (!mistake.path.empty()) text += ": " + mistake.path;
-  return text + ": " + mistake.message;
-}
-
 }  // namespace
+
+std::string recipe_mistake_text(const std::filesystem::path& path, const RecipeMistake& mistake) {
+  const auto key = mistake.path.empty() ? "" : mistake.path + ": ";
+  if (mistake.line > 0) return str(path.string(), ":", mistake.line, ": ", key, mistake.message);
+  return str(mistake.path.empty() ? "" : "--set ", key, mistake.message);
+}
 
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides) {
   RecipeNotes notes;
   auto recipe = read_noting(path, overrides, notes);
   std::string text;
   for (const auto& mistake : notes.mistakes()) {
-    text += (text.empty() ? "" : "\n") + shown(path, mistake);
+    text += (text.empty() ? "" : "\n") + recipe_mistake_text(path, mistake);
   }
   if (!text.empty()) throw ConfigError(text);
   return recipe;
@@ -39,9 +37,13 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 
 std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides) {
-  RecipeNotes notes;
-  read_noting(path, overrides, notes);
-  return notes.mistakes();
+  try {
+    RecipeNotes notes;
+    read_noting(path, overrides, notes);
+    return notes.mistakes();
+  } catch (const ConfigError& error) {  // the file cannot be read; the text names it
+    return {{.line = 0, .path = "", .message = error.what()}};
+  }
 }
 
 }  // namespace zebra

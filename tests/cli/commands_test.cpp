@@ -119,7 +119,7 @@ TEST_CASE("program: recipes are listed, shown and copied") {
   const auto all = zebra({"recipes", "list"});
   CHECK(all.exit_code == 0);
   CHECK_THAT(all.out, ContainsSubstring("tiny/quickstart "));
-  CHECK_THAT(all.out, ContainsSubstring("zebra-llama/1b-4mla-12m2  Zebra-Llama 1B: 4 MLA"));
+  CHECK_THAT(all.out, ContainsSubstring("Zebra-Llama 1B: 4 MLA and 12 Mamba2"));
   const auto text = read_text(source_path("recipes/tiny/quickstart.yaml"));
   CHECK(zebra({"recipes", "show", "tiny/quickstart"}).out == text);
 
