@@ -70,6 +70,13 @@ struct Block {
   int64_t begin, length;  // keys, multiples of kLanes
 };
 
+// Rows of `width` values, `stride` apart.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t stride, width;
+};
+
 // What one thread works with. All arrays of a head's dimensions have padded extents.
 template <class T>
 struct Task {
@@ -124,13 +131,12 @@ struct Task {
     }
   }
 
-  // Up to kRows rows of `width` values into blocks of kDims, the rest zero.
-  ZEBRA_INLINE void load_rows(const T* from, int64_t row_stride, int64_t count, int64_t width,
-                              T factor, T* to) const {
-    std::fill(to, to + kRows * round_up(width, kDims), T(0));
+  // The first `count` rows times `factor` into blocks of kDims, the rest zero.
+  ZEBRA_INLINE void load_rows(const Rows<T>& from, int64_t count, T factor, T* to) const {
+    std::fill(to, to + kRows * round_up(from.width, kDims), T(0));
     for (int64_t r = 0; r < count; ++r) {
-      for (int64_t h = 0; h < width; ++h) {
-        to[(h / kDims * kRows + r) * kDims + h % kDims] = from[r * row_stride + h] * factor;
+      for (int64_t h = 0; h < from.width; ++h) {
+        to[(h / kDims * kRows + r) * kDims + h % kDims] = from.data[r * from.stride + h] * factor;
       }
     }
   }
@@ -165,7 +171,7 @@ struct Task {
   ZEBRA_INLINE void masked_scores(int64_t head, const Block& block) {
     const T* const from = args.q + batch * args.q_strides.batch +
                           block.query * args.q_strides.token + head * args.q_strides.head;
-    load_rows(from, args.q_strides.token, block.count, args.width, args.scale, q.get());
+    load_rows({from, args.q_strides.token, args.width}, block.count, args.scale, q.get());
     row_products(q.get(), keys.get(), dims, block, scores.get());
     constexpr T kMasked = -std::numeric_limits<T>::infinity();
     for (int64_t r = 0; r < block.count; ++r) {
@@ -261,16 +267,17 @@ struct AttentionBackward {
   static ZEBRA_INLINE void backward(Task<T>& task, int64_t head, const Block& block) {
     const AttentionArgs<T>& args = task.args;
     task.masked_scores(head, block);
-    task.load_rows(args.dout + task.out_index(head, block.query), args.heads * args.value_width,
-                   block.count, args.value_width, T(1), task.dout.get());
+    const Rows<T> dout{args.dout + task.out_index(head, block.query), args.heads * args.value_width,
+                       args.value_width};
+    task.load_rows(dout, block.count, T(1), task.dout.get());
     task.row_products(task.dout.get(), task.values.get(), task.value_dims, block,
                       task.score_grads.get());
     for (int64_t r = 0; r < kRows; ++r) score_gradients(task, head, block, r);
     query_gradients(task, head, block);
-    add_key_gradients(task.scores.get(), task.dout.get(), task.value_dims, task, block,
-                      task.value_grads.get());
-    add_key_gradients(task.score_grads.get(), task.q.get(), task.dims, task, block,
-                      task.key_grads.get());
+    add_products(task, block, task.scores.get(), task.dout.get(),
+                 {task.value_grads.get(), task.value_dims});
+    add_products(task, block, task.score_grads.get(), task.q.get(),
+                 {task.key_grads.get(), task.dims});
   }
 
   // Row r: scores become probabilities, their gradients in place; zeros in rows without a query.
@@ -311,17 +318,22 @@ struct AttentionBackward {
     }
   }
 
-  // grads[h][s] += sum_r rows[r][s] factors[r][h]
-  static ZEBRA_INLINE void add_key_gradients(const T* rows, const T* factors, int64_t padded,
-                                             const Task<T>& task, const Block& block, T* grads) {
-    for (int64_t d = 0; d < padded; d += kDims) {
+  struct Sums {
+    T* data;  // (padded, stride)
+    int64_t padded;
+  };
+
+  // sums[h][s] += sum_r rows[r][s] factors[r][h]
+  static ZEBRA_INLINE void add_products(const Task<T>& task, const Block& block, const T* rows,
+                                        const T* factors, const Sums& sums) {
+    for (int64_t d = 0; d < sums.padded; d += kDims) {
       T transposed[kDims * kRows];
       for (int r = 0; r < kRows; ++r) {
         for (int h = 0; h < kDims; ++h) {
           transposed[h * kRows + r] = factors[(d / kDims * kRows + r) * kDims + h];
         }
       }
-      product<kDims, kRows, true>(transposed, rows, grads + d * task.stride + block.begin,
+      product<kDims, kRows, true>(transposed, rows, sums.data + d * task.stride + block.begin,
                                   task.stride, block.length);
     }
   }
