@@ -30,7 +30,7 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> expected_tensors(
     const ModelOptions& options);
 
 struct LoadOptions {
-  at::ScalarType dtype = at::kFloat;  // the model's; files may be F32, F16 or BF16
+  at::ScalarType dtype = at::kFloat;  // the model's; files may be F64, F32, F16 or BF16
   at::Device device = at::kCPU;
 };
 

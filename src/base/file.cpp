@@ -141,6 +141,14 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::release(uint64_t begin, uint64_t end) const {
+  if (begin >= end) return;
+  const auto page = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t first = begin / page * page;
+  // Only advice: a kernel that does not take it keeps the pages.
+  (void)::madvise(const_cast<uint8_t*>(data_) + first, end - first, MADV_DONTNEED);
+}
+
 OutputFile::OutputFile(const fs::path& path) : path_(path), temporary_(path) {
   temporary_ += ".tmp";
   file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

@@ -37,6 +37,8 @@ class MappedFile {
   const uint8_t* data() const { return data_; }  // null for an empty file
   uint64_t size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
+  // Takes these bytes out of this process's memory; the next look at them maps them again.
+  void release(uint64_t begin, uint64_t end) const;
 
  private:
   std::filesystem::path path_;

@@ -44,8 +44,9 @@ at::Tensor SafetensorsFile::read(const std::string& name) const {
   const auto tensor = torch::empty(info.shape, at::TensorOptions(info.dtype));
   const uint64_t bytes = info.end - info.begin;
   if (bytes > 0) {
-    const uint8_t* from = impl_->file.data() + impl_->header.data_begin + info.begin;
-    std::memcpy(tensor.data_ptr(), from, bytes);
+    const uint64_t begin = impl_->header.data_begin + info.begin;
+    std::memcpy(tensor.data_ptr(), impl_->file.data() + begin, bytes);
+    impl_->file.release(begin, begin + bytes);  // or a whole model read once would stay mapped
   }
   if (info.dtype != at::kBool) return tensor;
   return tensor.view(at::kByte).ne(0);  // a byte of 2 would be no bool

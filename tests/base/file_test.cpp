@@ -61,6 +61,17 @@ TEST_CASE("file: a full disk is a ConfigError with the file's name, and the old 
   CHECK(count_entries(folder.path()) == 1);
 }
 
+TEST_CASE("file: released pages of a mapped file are mapped again") {
+  const TempDir folder;
+  const std::string text(100'000, 'x');
+  write_file_atomic(folder / "f", text);
+  const MappedFile file(folder / "f");
+  for (const uint64_t begin : {0u, 5000u, 99'999u, 100'000u}) {
+    file.release(begin, file.size());
+    CHECK(std::string(reinterpret_cast<const char*>(file.data()), file.size()) == text);
+  }
+}
+
 TEST_CASE("file: a mapped file moves") {
   const TempDir folder;
   write_file_atomic(folder / "a", "first");
