@@ -72,8 +72,9 @@ void write_safetensors(const std::filesystem::path& path,
                        const std::map<std::string, std::string>& metadata = {});
 
 // Writes a folder's weights one tensor at a time: a single file up to `shard_bytes`, beyond that
-// numbered shards with an index. `tensor` is called once for each name, in the order of `infos`, and
-// its result let go before the next call, so that the caller need not hold them all. The metadata
+// numbered shards with an index. `tensor` is called once for each name, in the order of `infos`,
+// and its result let go before the next call, so that the caller need not hold them all. The
+// metadata
 // {"format": "pt"} is what Hugging Face transformers asks for. Existing weights are not replaced.
 struct WeightWriterOptions {
   uint64_t shard_bytes = 5'000'000'000;
