@@ -44,7 +44,8 @@ CausalLm load_model(const std::filesystem::path& folder, const LoadOptions& opti
 // is on disk.
 struct SaveOptions {
   at::ScalarType dtype = at::kFloat;
-  std::filesystem::path tokenizer_from;  // a model folder whose tokenizer files are copied
+  std::filesystem::path
+      tokenizer_from;  // a model folder whose tokenizer files are copied, or a tokenizer.model
   uint64_t shard_bytes = 5'000'000'000;
 };
 void save_model(const std::filesystem::path& folder, const CausalLm& model,

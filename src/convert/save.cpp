@@ -27,6 +27,7 @@ void check_replaceable(const fs::path& folder) {
 }
 
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
+  if (fs::is_regular_file(from)) return copy_file_atomic(from, to / "tokenizer.model");
   for (const char* name :
        {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
         "generation_config.json", "chat_template.jinja"}) {

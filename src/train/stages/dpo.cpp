@@ -32,7 +32,7 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
 // -> (2, P) float32: chosen, rejected.
 at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset& pairs,
                                uint64_t key) {
-  const auto path = job.folder.stage("dpo") / "reference.safetensors";
+  const auto path = job.folder.checkpoints("dpo") / "reference.safetensors";
   if (std::filesystem::exists(path)) {
     const SafetensorsFile file(path);
     const auto found = file.metadata().find("key");
