@@ -95,9 +95,11 @@ void Progress::finish() {
 }
 
 ProgressFacts Progress::facts(Clock::time_point now) const {
-  ProgressFacts facts{.title = title_, .step = step_, .total_steps = total_steps_};
-  facts.detail = detail_;
-  facts.elapsed = seconds(now - start_);
+  ProgressFacts facts{.title = title_,
+                      .step = step_,
+                      .total_steps = total_steps_,
+                      .elapsed = seconds(now - start_),
+                      .detail = detail_};
   if (recent_.empty()) return facts;
   const double time = seconds(now - recent_.front().first);
   const auto steps = static_cast<double>(step_ - recent_.front().second);

@@ -1,6 +1,10 @@
 // The only header that includes Catch2. LibTorch comes first: both define CHECK, and Catch2's must
 // win. Serves Catch2 2 (Debian 12) and 3.
-#pragma once
+//
+// A guard by macro, not #pragma once: this header is part of a precompiled one, which a compiler
+// cache may take from before a change of comments here. GCC would then see two different files.
+#ifndef ZEBRA_TESTS_SUPPORT_TESTING_H
+#define ZEBRA_TESTS_SUPPORT_TESTING_H
 
 #include <torch/torch.h>
 
@@ -52,3 +56,5 @@ void note_skip(const std::string& reason);
 #define ZEBRA_NEEDS_SHARED(relative)                                     \
   if (!std::filesystem::exists(::zebra::testing::shared_path(relative))) \
   ZEBRA_SKIP(::zebra::testing::shared_path(relative).string() + " missing")
+
+#endif  // ZEBRA_TESTS_SUPPORT_TESTING_H
