@@ -29,6 +29,9 @@ void add_generate(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
 
+// Prints what a training checkpoint holds.
+void inspect_checkpoint(const std::string& path, bool json);
+
 // A subcommand whose help ends with an example.
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,
                    const std::string& example);
