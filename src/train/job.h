@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/stopwatch.h"
 #include "base/watchdog.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
@@ -37,6 +38,8 @@ class Job {
   // How this process talks with the job's other ranks: from the training, and from the thread that
   // writes checkpoints.
   RankExchange ranks, saver_ranks;
+
+  const Stopwatch since_start;
 
   // Tells the watchdog, if there is one, what the job is at.
   void doing(const std::string& what);

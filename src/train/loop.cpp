@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signals.h"
+#include "base/stopwatch.h"
 #include "convert/model_config.h"
 #include "train/health.h"
 #include "train/schedule.h"
@@ -55,7 +56,7 @@ class LoopState {
     }
     store_.save(checkpoint);
     saved_step_ = step;
-    since_save_ = StepClock();
+    since_save_ = Stopwatch();
   }
 
   void save_and_wait() {
@@ -141,7 +142,7 @@ class LoopState {
   std::vector<AdamW> optimizers_;
   double seconds_before_ = 0;
   int64_t saved_step_ = -1;
-  StepClock since_start_, since_save_;
+  Stopwatch since_start_, since_save_;
 };
 
 std::string detail(const std::vector<Metrics>& metrics) {
@@ -189,7 +190,7 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
   bool trace = false;
   while (state.step < plan.steps) {
     job.doing(str(plan.stage, " step ", state.step + 1, " of ", plan.steps));
-    const StepClock clock;
+    const Stopwatch clock;
     const int64_t index = state.step;
     std::vector<Metrics> metrics;
     const auto work = [&] { metrics = forward_backward(index); };
@@ -208,8 +209,10 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
       return health.explain_non_finite(index, measured, trainees, forward_backward);
     });
     health.after_step(state.step, trainees);
-    if (state.step == first + 1)
-      log_info(str(plan.stage, ": memory: ", memory_text(job, trainees)));
+    if (state.step == first + 1) {
+      log_info(str(plan.stage, ": first step done ", job.since_start.seconds(),
+                   " s after the start; memory: ", memory_text(job, trainees)));
+    }
     const int64_t asked = state.requests();
     trace = (asked & kTrace) != 0;
     if ((asked & kSave) != 0) state.save();
@@ -231,7 +234,7 @@ int64_t steps_for(double tokens, int64_t batch_size, int64_t sequence_length, in
 
 StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_t step,
                          at::Device device) {
-  const StepClock clock;
+  const Stopwatch clock;
   StepBatches batches;
   for (int64_t first = 0; first < plan.batch_size; first += plan.micro_batch_size) {
     const int64_t count = std::min(plan.micro_batch_size, plan.batch_size - first);

@@ -3,7 +3,6 @@
 
 #include <c10/core/Device.h>
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,17 +12,6 @@
 #include "train/tensorboard.h"
 
 namespace zebra {
-
-// Seconds from its making on, by a clock that nobody can set.
-class StepClock {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 // The most memory that this process has held: on a GPU the allocator's, else resident memory.
 int64_t peak_memory_bytes(at::Device device);

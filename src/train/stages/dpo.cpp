@@ -4,9 +4,9 @@
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signals.h"
+#include "base/stopwatch.h"
 #include "train/flops.h"
 #include "train/loop.h"
-#include "train/step_recorder.h"
 #include "train/stages/stages.h"
 #include "zebra/eval.h"
 #include "zebra/losses.h"
@@ -72,7 +72,7 @@ Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
   double loss = 0, margin = 0, right = 0, samples = 0, data_seconds = 0;
   for (int64_t first = 0; first < batch_size; first += micro) {
     const int64_t count = std::min(micro, batch_size - first);
-    const StepClock clock;
+    const Stopwatch clock;
     const auto batch =
         on_device(plan.pairs.batch(plan.seed, step * batch_size + first, count), plan.device);
     data_seconds += clock.seconds();
