@@ -83,8 +83,7 @@ class SavedCheckpoint {
   friend class CheckpointStore;
   struct Impl;
   explicit SavedCheckpoint(std::unique_ptr<Impl> impl);
-  static std::unique_ptr<Impl> open_verified(const std::filesystem::path& folder,
-                                             Manifest manifest);
+  static SavedCheckpoint open_verified(const std::filesystem::path& folder, Manifest manifest);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <tuple>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -140,7 +141,9 @@ Manifest merge(const std::vector<json>& shards, int64_t step) {
   }
   for (auto& [name, tensor] : manifest.tensors) {
     std::sort(tensor.pieces.begin(), tensor.pieces.end(),
-              [](const auto& a, const auto& b) { return a.begin < b.begin; });
+              [](const auto& a, const auto& b) {
+                return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
+              });
     check_cover(name, tensor);
   }
   return manifest;
@@ -333,18 +336,18 @@ std::optional<SavedCheckpoint> CheckpointStore::load_newest() const {
   std::string damages;
   for (auto name = names.rbegin(); name != names.rend(); ++name) {
     const fs::path folder = folder_ / *name;
-    std::unique_ptr<SavedCheckpoint::Impl> opened;
+    std::optional<SavedCheckpoint> opened;
     std::string damage;
     try {
       auto manifest = verify_part(folder, ranks_.rank, ranks_.world);
-      opened = SavedCheckpoint::open_verified(folder, std::move(manifest));
+      opened.emplace(SavedCheckpoint::open_verified(folder, std::move(manifest)));
     } catch (const DamagedCheckpoint& error) {
       damage = error.what();
     }
     for (const auto& told : ranks_(damage)) {
       if (damage.empty()) damage = told;
     }
-    if (damage.empty()) return SavedCheckpoint(std::move(opened));
+    if (damage.empty()) return opened;
     if (ranks_.rank == 0) {
       log_warning(str(folder.string(), ": damaged checkpoint passed over: ", damage));
     }

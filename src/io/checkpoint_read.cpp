@@ -62,13 +62,12 @@ struct SavedCheckpoint::Impl {
   std::map<std::string, TensorInfo> tensors;
 };
 
-std::unique_ptr<SavedCheckpoint::Impl> SavedCheckpoint::open_verified(const fs::path& folder,
-                                                                      Manifest manifest) {
-  return std::make_unique<Impl>(folder, std::move(manifest));
+SavedCheckpoint SavedCheckpoint::open_verified(const fs::path& folder, Manifest manifest) {
+  return SavedCheckpoint(std::make_unique<Impl>(folder, std::move(manifest)));
 }
 
 SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
-    : impl_(open_verified(folder, verify_part(folder, /*rank=*/0, /*world=*/1))) {}
+    : SavedCheckpoint(open_verified(folder, verify_part(folder, /*rank=*/0, /*world=*/1))) {}
 SavedCheckpoint::SavedCheckpoint(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SavedCheckpoint::~SavedCheckpoint() = default;
 SavedCheckpoint::SavedCheckpoint(SavedCheckpoint&&) noexcept = default;
