@@ -71,12 +71,12 @@ class SavedCheckpoint {
   int64_t world() const;  // ranks that wrote it
   const std::filesystem::path& folder() const;
   const std::map<std::string, std::string>& state() const;
-  const std::string& state(const std::string& key) const;  // DamagedCheckpoint when there is none
+  const std::string& state(const std::string& key) const;    // DamagedCheckpoint when there is none
   const std::map<std::string, TensorInfo>& tensors() const;  // whole ones; offsets are 0
 
   // A tensor, or its elements [begin, end) in row-major order. A name that is not there is a
   // DamagedCheckpoint.
-  at::Tensor read(const std::string& name) const;                             // its shape
+  at::Tensor read(const std::string& name) const;                              // its shape
   at::Tensor read(const std::string& name, int64_t begin, int64_t end) const;  // (end - begin)
 
  private:

@@ -495,9 +495,9 @@ struct Recipe {
   HealthRecipe health;
   MetricsRecipe metrics;
   double time_limit_minutes = 0;  // 0: none
-  std::string device = "cpu";  // cpu, cuda or cuda:N
-  std::string dtype = "fp32";  // fp32 or bf16
-  int64_t threads = 0;         // 0: the machine's cores
+  std::string device = "cpu";     // cpu, cuda or cuda:N
+  std::string dtype = "fp32";     // fp32 or bf16
+  int64_t threads = 0;            // 0: the machine's cores
 
   template <class Visitor>
   void fields(Visitor&& visit) {

@@ -17,7 +17,9 @@ void add_convert(CLI::App& app, Action& action) {
                         "Write a model folder in another dtype or shard size, and compare logits;\n"
                         "or the weights of a training checkpoint as a model folder",
                         "zebra convert models/Llama-3.2-1B models/llama-fp32 --dtype fp32");
-  verb->add_option("source", flags->source, "Model folder, checkpoint, or a folder of checkpoints")->required()->type_name("SRC");
+  verb->add_option("source", flags->source, "Model folder, checkpoint, or a folder of checkpoints")
+      ->required()
+      ->type_name("SRC");
   verb->add_option("target", flags->target, "Folder to be made")->required()->type_name("DST");
   verb->add_option("--dtype", flags->dtype, "fp32, bf16 or fp16 [bf16]")->type_name("NAME");
   verb->add_option("--shard-size", flags->shard_bytes, "Largest file, such as 500MB [5GB]")
@@ -36,10 +38,9 @@ void add_convert(CLI::App& app, Action& action) {
                                    .shard_bytes = flags->shard_bytes,
                                    .overwrite = flags->force};
       if (is_checkpoint(flags->source)) {
-        convert_checkpoint({.checkpoint = flags->source,
-                            .model = flags->model,
-                            .tokenizer = flags->tokenizer},
-                           flags->target, options);
+        convert_checkpoint(
+            {.checkpoint = flags->source, .model = flags->model, .tokenizer = flags->tokenizer},
+            flags->target, options);
       } else {
         convert_folder(flags->source, flags->target, options);
       }

@@ -37,8 +37,7 @@ std::map<std::string, Group> groups_of(const SavedCheckpoint& checkpoint) {
 nlohmann::ordered_json checkpoint_json(const SavedCheckpoint& checkpoint) {
   nlohmann::ordered_json groups = nlohmann::ordered_json::object();
   for (const auto& [name, group] : groups_of(checkpoint)) {
-    groups[name] = {
-        {"tensors", group.tensors}, {"values", group.values}, {"bytes", group.bytes}};
+    groups[name] = {{"tensors", group.tensors}, {"values", group.values}, {"bytes", group.bytes}};
   }
   return {{"checkpoint", checkpoint.folder().string()},
           {"stage", state_or(checkpoint, "stage")},

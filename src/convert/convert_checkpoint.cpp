@@ -63,10 +63,11 @@ class CheckpointSource : public WeightSource {
 };
 
 fs::path tokenizer_of(const CheckpointModel& source, const SavedCheckpoint& checkpoint) {
-  const fs::path path = source.tokenizer.empty() ? fs::path(checkpoint.state("tokenizer"))
-                                                 : source.tokenizer;
+  const fs::path path =
+      source.tokenizer.empty() ? fs::path(checkpoint.state("tokenizer")) : source.tokenizer;
   if (fs::exists(path)) return path;
-  throw ConfigError(str(path.string(), ": missing; the model's tokenizer lay there when the "
+  throw ConfigError(str(path.string(),
+                        ": missing; the model's tokenizer lay there when the "
                         "checkpoint was made: give its place with --tokenizer"));
 }
 

@@ -76,8 +76,8 @@ json write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces) {
   json told = json::array();
   for (const auto& piece : pieces) {
     const auto dtype = piece.values.scalar_type();
-    infos.push_back({piece_key(piece.name, piece.begin),
-                     {.dtype = dtype, .shape = {piece.values.numel()}}});
+    infos.push_back(
+        {piece_key(piece.name, piece.begin), {.dtype = dtype, .shape = {piece.values.numel()}}});
     told.push_back({piece.name, dtype_name(dtype, piece.name), piece.shape, piece.begin,
                     piece.begin + piece.values.numel()});
   }
@@ -134,16 +134,14 @@ Manifest merge(const std::vector<json>& shards, int64_t step) {
                                    "': ranks differ in its dtype or shape"));
       }
       tensor.info = info;
-      tensor.pieces.push_back({.begin = told.at(3).get<int64_t>(),
-                               .end = told.at(4).get<int64_t>(),
-                               .file = file});
+      tensor.pieces.push_back(
+          {.begin = told.at(3).get<int64_t>(), .end = told.at(4).get<int64_t>(), .file = file});
     }
   }
   for (auto& [name, tensor] : manifest.tensors) {
-    std::sort(tensor.pieces.begin(), tensor.pieces.end(),
-              [](const auto& a, const auto& b) {
-                return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
-              });
+    std::sort(tensor.pieces.begin(), tensor.pieces.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
+    });
     check_cover(name, tensor);
   }
   return manifest;
@@ -255,9 +253,8 @@ void CheckpointStore::poll() {
 void CheckpointStore::save(const Checkpoint& checkpoint) {
   wait();
   if (!options_.asynchronous) return write(checkpoint);
-  Checkpoint copy{.step = checkpoint.step,
-                  .pieces = snapshot(checkpoint.pieces),
-                  .state = checkpoint.state};
+  Checkpoint copy{
+      .step = checkpoint.step, .pieces = snapshot(checkpoint.pieces), .state = checkpoint.state};
   writing_ = std::async(std::launch::async, [this, copy = std::move(copy)] {
     lower_priority();
     write(copy);

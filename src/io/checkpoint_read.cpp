@@ -1,7 +1,7 @@
 // The reading side of checkpoints.
+#include "io/checkpoint_read.h"
 #include "base/file.h"
 #include "io/checkpoint_files.h"
-#include "io/checkpoint_read.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -40,8 +40,8 @@ Manifest verify_part(const fs::path& folder, int64_t rank, int64_t world) {
 struct SavedCheckpoint::Impl {
   Impl(fs::path where, Manifest what) : folder(std::move(where)), manifest(std::move(what)) {
     as_damage([this] {
-      state = parse_json(read_file(folder / kState), kState)
-                  .get<std::map<std::string, std::string>>();
+      state =
+          parse_json(read_file(folder / kState), kState).get<std::map<std::string, std::string>>();
       for (const auto& [name, facts] : manifest.files) {
         if (name != kState) shards.emplace(name, SafetensorsFile(folder / name));
       }
@@ -82,13 +82,11 @@ const std::map<std::string, std::string>& SavedCheckpoint::state() const { retur
 const std::string& SavedCheckpoint::state(const std::string& key) const {
   const auto found = impl_->state.find(key);
   if (found != impl_->state.end()) return found->second;
-  throw DamagedCheckpoint(str(impl_->folder.string(), ": ", kState, ": expected '", key,
-                              "', got none"));
+  throw DamagedCheckpoint(
+      str(impl_->folder.string(), ": ", kState, ": expected '", key, "', got none"));
 }
 
-const std::map<std::string, TensorInfo>& SavedCheckpoint::tensors() const {
-  return impl_->tensors;
-}
+const std::map<std::string, TensorInfo>& SavedCheckpoint::tensors() const { return impl_->tensors; }
 
 at::Tensor SavedCheckpoint::read(const std::string& name, int64_t begin, int64_t end) const {
   const Manifest::Tensor& tensor = impl_->tensor(name);

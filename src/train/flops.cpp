@@ -33,8 +33,8 @@ double mixing_flops(const ModelOptions& options, int64_t layer, double seen) {
 }
 
 struct GpuPeak {
-  const char* name;      // part of CUDA's name
-  double half, single;   // 1e12 operations a second, dense; single: with TF32
+  const char* name;     // part of CUDA's name
+  double half, single;  // 1e12 operations a second, dense; single: with TF32
 };
 
 // From the vendors' data sheets; the longer name first where one holds the other.

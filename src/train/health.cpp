@@ -171,8 +171,8 @@ void trace_to(const std::filesystem::path& file, const std::function<void()>& bo
   namespace profiler = torch::autograd::profiler;
   using torch::profiler::impl::ActivityType;
   make_folders(file.parent_path());
-  const torch::profiler::impl::ProfilerConfig config(
-      torch::profiler::impl::ProfilerState::KINETO, /*report_input_shapes=*/true);
+  const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO,
+                                                     /*report_input_shapes=*/true);
   std::set<ActivityType> activities = {ActivityType::CPU};
   if (torch::cuda::is_available()) activities.insert(ActivityType::CUDA);
   profiler::prepareProfiler(config, activities);

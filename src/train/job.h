@@ -57,7 +57,7 @@ class Job {
   CausalLm
   teacher();  // frozen; the base when the recipe names none. ConfigError for another vocabulary
 
-  std::vector<CausalLm> frozen_models() const;  // base and teacher, those that are loaded
+  std::vector<CausalLm> frozen_models() const;     // base and teacher, those that are loaded
   std::filesystem::path tokenizer_source() const;  // folder or file that models get theirs from
 
   CausalLm load(const std::filesystem::path& model_folder) const;  // trainable

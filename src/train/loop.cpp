@@ -218,8 +218,8 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
     if ((asked & kSave) != 0) state.save();
     if ((asked & kStop) == 0) continue;
     state.save_and_wait();
-    throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ",
-                           stop_reason(), ", checkpoint saved"));
+    throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ", stop_reason(),
+                           ", checkpoint saved"));
   }
   state.save_and_wait();  // what follows, writing the model, may be cut short too
   progress.finish();

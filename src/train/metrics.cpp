@@ -59,9 +59,8 @@ bool is_beyond(const std::string& line, const std::string& stage, int64_t step) 
 }  // namespace
 
 bool is_machine_measure(const std::string& name) {
-  constexpr std::array<const char*, 6> kNames = {"tokens_per_second", "step_seconds",
-                                                 "data_seconds",      "memory_bytes",
-                                                 "model_tflops",      "mfu"};
+  constexpr std::array<const char*, 6> kNames = {
+      "tokens_per_second", "step_seconds", "data_seconds", "memory_bytes", "model_tflops", "mfu"};
   return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
 }
 

@@ -11,8 +11,9 @@
 
 namespace zebra {
 
-// Whether a value tells of the machine and its clock (tokens_per_second, step_seconds, data_seconds,
-// memory_bytes, model_tflops, mfu). All others are the same in every run of the same recipe.
+// Whether a value tells of the machine and its clock (tokens_per_second, step_seconds,
+// data_seconds, memory_bytes, model_tflops, mfu). All others are the same in every run of the same
+// recipe.
 bool is_machine_measure(const std::string& name);
 
 // Appends lines such as {"stage": "distill", "step": 12, "loss": 0.412345678}. Every line is handed

@@ -67,8 +67,7 @@ std::optional<StageRecord> RunFolder::record(const std::string& stage) const {
                      .seconds = require<double>(json, "seconds", path.string())};
 }
 
-void RunFolder::complete(const std::string& stage, const StageRecord& record,
-                         int64_t keep_every) {
+void RunFolder::complete(const std::string& stage, const StageRecord& record, int64_t keep_every) {
   const nlohmann::json json = {{"stage", stage}, {"key", record.key}, {"seconds", record.seconds}};
   write_file_atomic(record_path(stage), json.dump(2) + "\n");
   CheckpointStore store(checkpoints(stage), {.keep_every = keep_every});

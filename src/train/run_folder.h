@@ -17,8 +17,8 @@ struct StageRecord {
 
 class RunFolder {
  public:
-  // Creates the folder and takes its lock, in which it writes who it is. ConfigError when the folder
-  // cannot be written or another process holds the lock, which is named.
+  // Creates the folder and takes its lock, in which it writes who it is. ConfigError when the
+  // folder cannot be written or another process holds the lock, which is named.
   explicit RunFolder(const std::filesystem::path& root);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

@@ -66,8 +66,8 @@ StepRecorder::StepRecorder(Job& job, const LoopPlan& plan, const std::vector<Tra
                            int64_t step)
     : job_(job), plan_(plan) {
   const auto& recipe = job.recipe.metrics;
-  peak_flops_ = peak_flops(recipe.peak_tflops, job.device, job.dtype) *
-                static_cast<double>(job.ranks.world);
+  peak_flops_ =
+      peak_flops(recipe.peak_tflops, job.device, job.dtype) * static_cast<double>(job.ranks.world);
   for (const auto& trainee : trainees) {
     stages_.push_back(trainee.name.empty() ? plan.stage : plan.stage + "." + trainee.name);
     if (job.ranks.rank != 0) continue;

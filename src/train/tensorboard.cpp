@@ -97,8 +97,8 @@ std::string scalars_event(double wall_time, int64_t step,
                           const std::vector<std::pair<std::string, double>>& values) {
   std::string summary;  // repeated Value: 1 tag, 2 simple_value
   for (const auto& [name, value] : values) {
-    summary += bytes_field(1, bytes_field(1, name) + key(2, kFixed32) +
-                                  little_endian(static_cast<float>(value)));
+    summary += bytes_field(
+        1, bytes_field(1, name) + key(2, kFixed32) + little_endian(static_cast<float>(value)));
   }
   return event(wall_time, step) + bytes_field(5, summary);
 }

@@ -76,11 +76,10 @@ TEST_CASE("watchdog: loops that stop asking are a hang, told with what the job w
 
 TEST_CASE("watchdog: loops that ask are left alone") {
   std::atomic<bool> hangs{false};
-  Watchdog watchdog({.hang_seconds = 1.5,
-                     .heartbeat_seconds = 0,
-                     .heartbeat = {},
-                     .who = "",
-                     .on_hang = [&] { hangs = true; }});
+  Watchdog watchdog(
+      {.hang_seconds = 1.5, .heartbeat_seconds = 0, .heartbeat = {}, .who = "", .on_hang = [&] {
+         hangs = true;
+       }});
   for (int i = 0; i < 25; ++i) {
     zebra::stop_requested();
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -117,5 +116,6 @@ TEST_CASE("watchdog: signs of life are written, and SIGQUIT asks for the stacks"
   CHECK(sign().at("pid") == ::getpid());
   CHECK(sign().at("unix_time").get<double>() > 1.6e9);
   ::kill(::getpid(), SIGQUIT);
-  CHECK(eventually([&] { return capture.text().find("stacks of all threads") != std::string::npos; }));
+  CHECK(eventually(
+      [&] { return capture.text().find("stacks of all threads") != std::string::npos; }));
 }

@@ -61,11 +61,13 @@ TEST_CASE("convert checkpoint: the folder is the one that the model itself would
 TEST_CASE("convert checkpoint: of several models one is named") {
   const TempDir folder;
   const auto tokenizer = tokenizer_file(folder);
-  const auto mla = seeded_model(small_hybrid(true), 5), mamba2 = seeded_model(small_hybrid(true), 6);
+  const auto mla = seeded_model(small_hybrid(true), 5),
+             mamba2 = seeded_model(small_hybrid(true), 6);
   save_models(folder / "saves", {{"mla", mla}, {"mamba2", mamba2}}, tokenizer);
   const auto convert = [&](const std::string& model) {
-    convert_checkpoint({.checkpoint = folder / "saves" / "step-00000005", .model = model, .tokenizer = {}},
-                       folder / "out", {.dtype = at::kFloat, .overwrite = true});
+    convert_checkpoint(
+        {.checkpoint = folder / "saves" / "step-00000005", .model = model, .tokenizer = {}},
+        folder / "out", {.dtype = at::kFloat, .overwrite = true});
   };
   CHECK_THROWS_WITH(convert(""), ContainsSubstring("--model: expected mamba2 or mla, got none"));
   CHECK_THROWS_WITH(convert("distill"), ContainsSubstring("got distill"));
@@ -91,6 +93,7 @@ TEST_CASE("convert checkpoint: what is missing or damaged is named, and nothing 
       folder / "with", {.dtype = at::kFloat});
   fs::resize_file(folder / "saves" / "step-00000005" / "state.json", 3);
   CHECK_THROWS_WITH(convert(), ContainsSubstring("state.json: expected "));
-  CHECK_THROWS_WITH(open_checkpoint(folder.path()), ContainsSubstring("expected a training checkpoint"));
+  CHECK_THROWS_WITH(open_checkpoint(folder.path()),
+                    ContainsSubstring("expected a training checkpoint"));
   CHECK_FALSE(fs::exists(folder / "out"));
 }

@@ -1,5 +1,5 @@
-// A wall clock that jumps by days, back and forth, each time it is read. Loaded with LD_PRELOAD. The
-// steady clocks stay as they are.
+// A wall clock that jumps by days, back and forth, each time it is read. Loaded with LD_PRELOAD.
+// The steady clocks stay as they are.
 #include <dlfcn.h>
 #include <sys/time.h>
 #include <time.h>

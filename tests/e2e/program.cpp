@@ -69,8 +69,8 @@ Outcome run_zebra(const std::vector<std::string>& arguments, const fs::path& fol
   while (::waitpid(child, &status, WNOHANG) == 0) {
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
     const bool watches = interruption && !sent && interruption->when;
-    const bool due = watches ? interruption->when()
-                             : interruption && spent.count() >= interruption->seconds;
+    const bool due =
+        watches ? interruption->when() : interruption && spent.count() >= interruption->seconds;
     if (due && !sent) {
       ::kill(child, interruption->signal);
       sent = true;

@@ -132,9 +132,9 @@ bool has_measured(const std::string& run, const std::string& stage, int64_t step
 
 // Leaves `run` stopped in the distill stage, with two checkpoints.
 void stop_in_distill(const std::string& run) {
-  const auto outcome =
-      run_zebra(job_into(run), workshop(),
-                Interruption{.signal = SIGTERM, .when = [&] { return has_measured(run, "distill", 8); }});
+  const auto outcome = run_zebra(
+      job_into(run), workshop(),
+      Interruption{.signal = SIGTERM, .when = [&] { return has_measured(run, "distill", 8); }});
   INFO(outcome.err);
   REQUIRE(outcome.exit_code == 75);
   CHECK_THAT(outcome.err, ContainsSubstring(" by SIGTERM, checkpoint saved"));
@@ -182,7 +182,7 @@ void check_fallback(const std::string& file, const std::string& how) {
   const auto outcome = run_zebra(job_into("damaged"), workshop());
   require_success(outcome);
   CHECK_THAT(outcome.err, ContainsSubstring(found.back().filename().string() +
-                                            ": damaged checkpoint passed over: " ) &&
+                                            ": damaged checkpoint passed over: ") &&
                               ContainsSubstring(file));
   CHECK_THAT(outcome.err, ContainsSubstring("distill: continuing after step 6 of 20"));
   check_as_whole("damaged");
@@ -218,8 +218,8 @@ TEST_CASE("resilience: killed in steps, saves, exports, compose and eval it ends
       {"in eval", [&] { return fs::exists(stages / "dpo.json"); }}};
   int kills = 0;
   for (const auto& [name, when] : moments) {
-    const auto outcome = run_zebra(job_into(run), workshop(),
-                                   Interruption{.signal = SIGKILL, .when = when});
+    const auto outcome =
+        run_zebra(job_into(run), workshop(), Interruption{.signal = SIGKILL, .when = when});
     INFO(name << "\n" << outcome.err);
     if (outcome.interrupted) ++kills;
     REQUIRE((outcome.exit_code == (outcome.interrupted ? -1 : 0) || outcome.exit_code == 0));
@@ -272,12 +272,11 @@ TEST_CASE("resilience: a full disk in a save names the file and loses nothing", 
 TEST_CASE("resilience: a folder that cannot be written is refused with its name", "[e2e]") {
   const auto output = workshop() / "readonly";
   fs::create_directories(output);
-  const bool mounted = ::geteuid() == 0 && ::mount("tmpfs", output.c_str(), "tmpfs", MS_RDONLY,
-                                                   "size=64k") == 0;
+  const bool mounted =
+      ::geteuid() == 0 && ::mount("tmpfs", output.c_str(), "tmpfs", MS_RDONLY, "size=64k") == 0;
   if (::geteuid() == 0 && !mounted) ZEBRA_SKIP("root may write everywhere and cannot mount here");
   if (!mounted) fs::permissions(output, fs::perms::owner_read | fs::perms::owner_exec);
-  const auto outcome =
-      run_zebra({"run", "job.yaml", "--set", "output=readonly/run"}, workshop());
+  const auto outcome = run_zebra({"run", "job.yaml", "--set", "output=readonly/run"}, workshop());
   if (mounted) ::umount(output.c_str());
   CHECK(outcome.exit_code == 2);
   CHECK_THAT(outcome.err, ContainsSubstring("readonly/run: cannot be created: "));
@@ -286,12 +285,12 @@ TEST_CASE("resilience: a folder that cannot be written is refused with its name"
 TEST_CASE("resilience: a second job in the folder is refused and the first one is named", "[e2e]") {
   const auto run = "held";
   Outcome second;
-  const auto first = run_zebra(
-      job_into(run), workshop(), Interruption{.signal = SIGUSR1, .when = [&] {
-        if (!has_measured(run, "ild.mla", 1)) return false;
-        second = run_zebra(job_into(run), workshop());
-        return true;
-      }});
+  const auto first = run_zebra(job_into(run), workshop(),
+                               Interruption{.signal = SIGUSR1, .when = [&] {
+                                              if (!has_measured(run, "ild.mla", 1)) return false;
+                                              second = run_zebra(job_into(run), workshop());
+                                              return true;
+                                            }});
   CHECK(second.exit_code == 2);
   CHECK_THAT(second.err,
              ContainsSubstring("runs/held: another process is running in this folder: process "));
@@ -308,9 +307,9 @@ TEST_CASE("resilience: a wall clock that jumps by days changes nothing", "[e2e]"
 
 TEST_CASE("resilience: SIGUSR1 saves and goes on, the time limit saves and stops", "[e2e]") {
   const std::vector<std::string> rarely = {"checkpoint.every_steps=1000"};
-  const auto outcome =
-      run_zebra(job_into("asked", rarely), workshop(),
-                Interruption{.signal = SIGUSR1, .when = [] { return has_measured("asked", "distill", 2); }});
+  const auto outcome = run_zebra(
+      job_into("asked", rarely), workshop(),
+      Interruption{.signal = SIGUSR1, .when = [] { return has_measured("asked", "distill", 2); }});
   require_success(outcome);
   CHECK(outcome.interrupted);
   check_as_whole("asked");
@@ -343,8 +342,8 @@ TEST_CASE("resilience: a checkpoint can be inspected, and converted into a model
   CHECK(facts.at("groups").size() == 4);  // parameters, two moments, the generator
   const auto store = newest.parent_path().string();
   require_success(run_zebra({"convert", store, "exported", "--dtype", "fp32"}, workshop()));
-  require_success(run_zebra({"generate", "exported", "--prompt", "Once", "--max-new-tokens", "4"},
-                            workshop()));
+  require_success(
+      run_zebra({"generate", "exported", "--prompt", "Once", "--max-new-tokens", "4"}, workshop()));
   const auto again = run_zebra({"convert", store, "exported"}, workshop());
   CHECK(again.exit_code == 2);
   damage(newest / "state.json", "a bit flipped");

@@ -3,8 +3,8 @@
 #include "support/close_to.h"
 #include "support/file_limit.h"
 #include "support/temp_dir.h"
-#include "support/thread_ranks.h"
 #include "support/testing.h"
+#include "support/thread_ranks.h"
 
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -261,8 +261,7 @@ TEST_CASE("checkpoint: a full disk names the file, leaves nothing half-made and 
   long_state.pieces.clear();
   long_state.state["long"] = std::string(10000, 'x');
   for (const auto& [checkpoint, name] :
-       {std::pair<Checkpoint, std::string>{checkpoint_of(2), kShard},
-        {long_state, "state.json"}}) {
+       {std::pair<Checkpoint, std::string>{checkpoint_of(2), kShard}, {long_state, "state.json"}}) {
     std::string refusal;
     {
       const FileSizeLimit limit(4096);
@@ -362,8 +361,7 @@ Checkpoint part_of(int64_t step, const RankExchange& ranks) {
   const auto tensors = tensors_of(step);
   for (const auto& [name, tensor] : tensors) {
     if (name == "b") {
-      checkpoint.pieces.push_back(
-          zebra::share_of_tensor(name, tensor, ranks.rank, ranks.world));
+      checkpoint.pieces.push_back(zebra::share_of_tensor(name, tensor, ranks.rank, ranks.world));
       continue;
     }
     const int64_t count = tensor.numel(), run = 777;
@@ -405,11 +403,11 @@ TEST_CASE("checkpoint: any number of ranks reads what any other number wrote") {
         const auto all = tensors_of(4).at("a/parameter.weight").view({-1});
         const int64_t begin = all.numel() * ranks.rank / ranks.world;
         const int64_t end = all.numel() * (ranks.rank + 1) / ranks.world;
-        const bool good = saved && saved->world() == writers && saved->step() == 4 &&
-                          saved->state("position") == "4000" &&
-                          at::equal(saved->read("b"), tensors_of(4).at("b")) &&
-                          at::equal(saved->read("a/parameter.weight", begin, end),
-                                    all.slice(0, begin, end));
+        const bool good =
+            saved && saved->world() == writers && saved->step() == 4 &&
+            saved->state("position") == "4000" &&
+            at::equal(saved->read("b"), tensors_of(4).at("b")) &&
+            at::equal(saved->read("a/parameter.weight", begin, end), all.slice(0, begin, end));
         if (good) ++same;
       });
       CHECK(same == readers);
@@ -442,9 +440,9 @@ TEST_CASE("checkpoint: pieces with a gap, an overlap or other shapes are refused
   CheckpointStore store(folder.path(), {.keep = 1});
   store.save(checkpoint_of(1));
   using Pieces = std::vector<zebra::TensorPiece>;
-  for (const auto& pieces : {Pieces{piece(0, 4, 10), piece(5, 10, 10)},
-                             Pieces{piece(0, 6, 10), piece(5, 10, 10)}, Pieces{piece(0, 9, 10)},
-                             Pieces{piece(0, 5, 10), piece(5, 10, 11)}}) {
+  for (const auto& pieces :
+       {Pieces{piece(0, 4, 10), piece(5, 10, 10)}, Pieces{piece(0, 6, 10), piece(5, 10, 10)},
+        Pieces{piece(0, 9, 10)}, Pieces{piece(0, 5, 10), piece(5, 10, 11)}}) {
     CHECK_THROWS_WITH(store.save({.step = 2, .pieces = pieces, .state = {}}),
                       ContainsSubstring("tensor 't'"));
   }

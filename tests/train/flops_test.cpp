@@ -44,10 +44,10 @@ TEST_CASE("flops: attention, counted by hand") {
 
 TEST_CASE("flops: MLA, counted by hand") {
   const auto flops = forward_flops(options_of(MixerKind::kMla), /*sequence_length=*/31);
-  const double projections = 8 * 16 + 4 * 4 * 8       // q_a, q_b
-                             + (8 + 2) * 16           // kv_a
-                             + 2 * (2 + 4) * 8        // kv_b
-                             + 16 * 4 * 4;            // out
+  const double projections = 8 * 16 + 4 * 4 * 8  // q_a, q_b
+                             + (8 + 2) * 16      // kv_a
+                             + 2 * (2 + 4) * 8   // kv_b
+                             + 16 * 4 * 4;       // out
   const double scores_and_values = 2 * 4 * (4 + 4) * 16.0;
   CHECK(flops.layers == Approx(2 * (2 * (projections + 3 * 16 * 24) + scores_and_values)));
 }
