@@ -23,7 +23,7 @@ constexpr int kMaxNonFiniteInRow = 5;
 constexpr const char* kGenerator = "generator.cpu";
 
 // What is wanted after a step. Any rank may ask for it; all do it.
-enum Request : int64_t { kStop = 1, kSave = 2, kTrace = 4 };
+constexpr int64_t kStop = 1, kSave = 2, kTrace = 4;
 
 // Everything that a stage must remember between two steps.
 class LoopState {
@@ -145,7 +145,7 @@ class LoopState {
   Stopwatch since_start_, since_save_;
 };
 
-std::string detail(const std::vector<Metrics>& metrics) {
+std::string losses_text(const std::vector<Metrics>& metrics) {
   std::string text;
   for (const auto& of_one : metrics) {
     char number[48];
@@ -204,7 +204,7 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
     const bool finite = state.update(metrics);
     ++state.step;
     recorder.write(state.step, metrics, clock.seconds());
-    progress.update(state.step, detail(metrics));
+    progress.update(state.step, losses_text(metrics));
     non_finite.step(state.step, finite, [&] {
       return health.explain_non_finite(index, measured, trainees, forward_backward);
     });

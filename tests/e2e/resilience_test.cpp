@@ -184,7 +184,9 @@ void check_fallback(const std::string& file, const std::string& how) {
   CHECK_THAT(outcome.err, ContainsSubstring(found.back().filename().string() +
                                             ": damaged checkpoint passed over: ") &&
                               ContainsSubstring(file));
-  CHECK_THAT(outcome.err, ContainsSubstring("distill: continuing after step 6 of 20"));
+  const auto older = std::stoi(found.front().filename().string().substr(5));
+  CHECK_THAT(outcome.err, ContainsSubstring("distill: continuing after step " +
+                                            std::to_string(older) + " of 20"));
   check_as_whole("damaged");
 }
 
@@ -321,7 +323,7 @@ TEST_CASE("resilience: SIGUSR1 saves and goes on, the time limit saves and stops
     INFO(part.err);
     if (part.exit_code == 0) break;
     REQUIRE(part.exit_code == 75);
-    CHECK_THAT(part.err, ContainsSubstring("by the time limit of 0.01 minutes"));
+    CHECK_THAT(part.err, ContainsSubstring(" by the time limit of 0.0"));
     limited.back() = "time_limit_minutes=" + std::to_string(0.01 + 0.005 * stops);
   }
   CHECK(stops > 0);
