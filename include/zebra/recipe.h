@@ -387,13 +387,59 @@ struct EvalRecipe {
 };
 
 struct CheckpointRecipe {
-  int64_t every_steps = 100;
+  int64_t every_steps = 100;  // 0: by time alone
+  double every_minutes = 15;  // 0: by steps alone
   int64_t keep = 2;
+  int64_t keep_every = 0;
+  bool asynchronous = true;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("every_steps", every_steps, "Optimiser steps between checkpoints.");
-    visit("keep", keep, "Checkpoints kept of a running stage.");
+    visit("every_steps", every_steps, "Optimiser steps between checkpoints; 0: by time alone.");
+    visit("every_minutes", every_minutes,
+          "Longest time between checkpoints, in minutes; 0: by steps alone.");
+    visit("keep", keep, "Checkpoints kept of a running stage, the newest.");
+    visit("keep_every", keep_every,
+          "Checkpoints of steps that are multiples of it are kept for good; 0: none.");
+    visit("async", asynchronous, "Training goes on while a checkpoint is written.");
+  }
+};
+
+// How a job watches itself.
+struct HealthRecipe {
+  double hang_timeout_minutes = 30;  // 0: never
+  double heartbeat_seconds = 10;     // 0: none
+  int64_t replay_every = 0;
+  int64_t compare_weights_every = 100;
+  int64_t slow_ranks_every = 100;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("hang_timeout_minutes", hang_timeout_minutes,
+          "Silence after which the stacks of all threads are logged and the job ends; 0: never.");
+    visit("heartbeat_seconds", heartbeat_seconds,
+          "Time between two signs of life in heartbeat.json; 0: none.");
+    visit("replay_every", replay_every,
+          "Every so many steps one is done twice and its gradients compared bit by bit; 0: never.");
+    visit("compare_weights_every", compare_weights_every,
+          "Steps between two comparisons of the weights of all ranks; 0: never.");
+    visit("slow_ranks_every", slow_ranks_every,
+          "Steps between two reports on the slowest rank; 0: never.");
+  }
+};
+
+struct MetricsRecipe {
+  bool tensorboard = true;
+  int64_t trace_step = 0;
+  double peak_tflops = 0;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("tensorboard", tensorboard, "Write TensorBoard events beside metrics.jsonl.");
+    visit("trace_step", trace_step,
+          "Step of each stage whose profiler trace is written; 0: none. SIGUSR2 asks for one too.");
+    visit("peak_tflops", peak_tflops,
+          "What the device could do at its best, for MFU; 0: known for common GPUs, else no MFU.");
   }
 };
 
@@ -446,9 +492,12 @@ struct Recipe {
   StageOptions stages;
   EvalRecipe eval;
   CheckpointRecipe checkpoint;
-  std::string device = "cpu";  // cpu, cuda or cuda:N
-  std::string dtype = "fp32";  // fp32 or bf16
-  int64_t threads = 0;         // 0: the machine's cores
+  HealthRecipe health;
+  MetricsRecipe metrics;
+  double time_limit_minutes = 0;  // 0: none
+  std::string device = "cpu";     // cpu, cuda or cuda:N
+  std::string dtype = "fp32";     // fp32 or bf16
+  int64_t threads = 0;            // 0: the machine's cores
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -464,6 +513,10 @@ struct Recipe {
     visit("stages", stages, "What is trained.");
     visit("eval", eval, "What is measured.");
     visit("checkpoint", checkpoint, "When a running stage is saved.");
+    visit("health", health, "How the job watches itself.");
+    visit("metrics", metrics, "What is measured on the way.");
+    visit("time_limit_minutes", time_limit_minutes,
+          "Time after which the job saves a checkpoint and stops with exit code 75; 0: none.");
     visit("device", device, "cpu, cuda or cuda:N.");
     visit("dtype", dtype, "fp32 or bf16.");
     visit("threads", threads, "CPU threads; 0 means the machine's cores.");

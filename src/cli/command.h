@@ -28,6 +28,11 @@ void add_logits(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
+void add_bench_checkpoint(CLI::App& bench, Action& action);
+
+// Prints what a training checkpoint holds.
+void inspect_checkpoint(const std::string& path, bool json);
 
 // A subcommand whose help ends with an example.
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,

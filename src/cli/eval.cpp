@@ -3,6 +3,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "base/signals.h"
 #include "cli/command.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -99,6 +100,7 @@ void evaluate(const EvalFlags& flags) {
   if (!flags.teacher.empty() && flags.data.empty()) {
     throw ConfigError("--teacher: needs --data, on which both models are compared");
   }
+  install_stop_handlers();
   const auto options = flags.machine.use();
   const auto loaded = load_with_tokenizer(flags.model, options);
   nlohmann::ordered_json result = {{"model", flags.model}};

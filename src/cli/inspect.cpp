@@ -5,6 +5,7 @@
 
 #include "cli/command.h"
 #include "train/job.h"
+#include "zebra/checkpoint.h"
 
 namespace zebra {
 
@@ -120,14 +121,17 @@ void add_inspect(CLI::App& app, Action& action) {
     bool json = false;
   };
   auto flags = std::make_shared<Flags>();
-  auto* verb = add_verb(app, "inspect", "Layers, parameters and cache size of a model folder",
+  auto* verb = add_verb(app, "inspect", "A model folder, or what a training checkpoint holds",
                         "zebra inspect runs/quickstart/stages/distill");
-  verb->add_option("model", flags->model, "Model folder")->required()->type_name("MODEL");
+  verb->add_option("model", flags->model, "Model folder, checkpoint, or a folder of checkpoints")
+      ->required()
+      ->type_name("PATH");
   verb->add_option("--dtype", flags->dtype, "Of the cache: fp32, bf16 or fp16 [bf16]")
       ->type_name("NAME");
   verb->add_flag("--json", flags->json, "JSON instead of text");
   verb->callback([flags, &action] {
     action = [flags] {
+      if (is_checkpoint(flags->model)) return inspect_checkpoint(flags->model, flags->json);
       const auto options = read_model_options(flags->model);
       const auto memory = memory_of(options, parse_dtype(flags->dtype));
       if (flags->json) return print_json(as_json(options, memory, flags->dtype));

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/hash.h"
+#include "base/signals.h"
 #include "data/random.h"
 #include "data/sources.h"
 #include "zebra/dataset.h"
@@ -25,7 +26,10 @@ std::vector<std::vector<int64_t>> encode_all(const std::vector<std::string>& tex
   std::vector<std::vector<int64_t>> ids(texts.size());
   at::parallel_for(0, static_cast<int64_t>(texts.size()), /*grain_size=*/1,
                    [&](int64_t begin, int64_t end) {
-                     for (int64_t i = begin; i < end; ++i) ids[i] = tokenizer.encode(texts[i]);
+                     for (int64_t i = begin; i < end; ++i) {
+                       throw_if_stopped("data: tokens");
+                       ids[i] = tokenizer.encode(texts[i]);
+                     }
                    });
   return ids;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -112,6 +113,7 @@ std::vector<double> score_requests(CausalLm& model, const std::vector<Request>& 
   });
   std::vector<double> scores(requests.size());
   for (size_t first = 0; first < order.size();) {
+    throw_if_stopped("eval: multiple choice");
     const size_t longest = requests[order[first]].ids.size();
     const size_t fit = std::max<size_t>(1, kBatchTokens / longest);
     const size_t count = std::min(fit, order.size() - first);

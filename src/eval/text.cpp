@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -98,6 +99,7 @@ TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& dat
   TextScores scores;
   auto sums = zero_sums(model->head_weight().device());
   for (int64_t first = 0; first < sequences; first += batch_size) {
+    throw_if_stopped("eval: held-out text");
     const auto batch = data.sequential(first, std::min(batch_size, sequences - first));
     check_vocabulary("held-out text", batch.input_ids, model->options().vocab_size);
     scores.positions += batch.loss_mask.sum(torch::kDouble).item<int64_t>();

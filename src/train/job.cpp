@@ -92,11 +92,28 @@ CausalLm Job::load(const fs::path& model_folder) const {
   return model;
 }
 
+fs::path Job::tokenizer_source() const {
+  return recipe.new_model ? input(recipe.new_model->tokenizer) : input(recipe.base->model);
+}
+
 void Job::save(const fs::path& model_folder, const CausalLm& model) const {
-  save_model(model_folder, model,
-             {.dtype = dtype,
-              .tokenizer_from = recipe.new_model ? input(recipe.new_model->tokenizer)
-                                                 : input(recipe.base->model)});
+  save_model(model_folder, model, {.dtype = dtype, .tokenizer_from = tokenizer_source()});
+}
+
+std::vector<CausalLm> Job::frozen_models() const {
+  std::vector<CausalLm> models;
+  for (const auto& model : {base_, teacher_}) {
+    if (!model.is_empty()) models.push_back(model);
+  }
+  return models;
+}
+
+fs::path Job::trace_file(const std::string& stage, int64_t step) const {
+  return folder.traces() / str(stage, "-step-", step, ".rank-", ranks.rank, ".json");
+}
+
+void Job::doing(const std::string& what) {
+  if (watchdog) watchdog->doing(what);
 }
 
 CausalLm Job::base() {

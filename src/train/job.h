@@ -12,8 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "base/stopwatch.h"
+#include "base/watchdog.h"
 #include "train/metrics.h"
 #include "train/run_folder.h"
+#include "zebra/checkpoint.h"
 #include "zebra/dataset.h"
 #include "zebra/init.h"
 #include "zebra/model.h"
@@ -32,6 +35,18 @@ class Job {
   const at::ScalarType dtype;
   MetricsWriter metrics;
 
+  // How this process talks with the job's other ranks: from the training, and from the thread that
+  // writes checkpoints.
+  RankExchange ranks, saver_ranks;
+
+  const Stopwatch since_start;
+
+  // Tells the watchdog, if there is one, what the job is at.
+  void doing(const std::string& what);
+  std::unique_ptr<Watchdog> watchdog;
+
+  std::filesystem::path trace_file(const std::string& stage, int64_t step) const;
+
   std::filesystem::path input(const std::string& path) const;  // relative paths start at the root
 
   // Loaded when first asked for, then kept.
@@ -41,6 +56,9 @@ class Job {
   CausalLm base();  // frozen: the given base, or what the pretrain stage made
   CausalLm
   teacher();  // frozen; the base when the recipe names none. ConfigError for another vocabulary
+
+  std::vector<CausalLm> frozen_models() const;     // base and teacher, those that are loaded
+  std::filesystem::path tokenizer_source() const;  // folder or file that models get theirs from
 
   CausalLm load(const std::filesystem::path& model_folder) const;  // trainable
   void save(const std::filesystem::path& model_folder, const CausalLm& model) const;

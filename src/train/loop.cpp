@@ -1,13 +1,17 @@
 #include "train/loop.h"
 
-#include <chrono>
 #include <cmath>
 
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signals.h"
+#include "base/stopwatch.h"
+#include "convert/model_config.h"
+#include "train/health.h"
 #include "train/schedule.h"
+#include "train/step_recorder.h"
 #include "zebra/checkpoint.h"
 #include "zebra/error.h"
 
@@ -16,35 +20,48 @@ namespace zebra {
 namespace {
 
 constexpr int kMaxNonFiniteInRow = 5;
+constexpr const char* kGenerator = "generator.cpu";
 
-double now_seconds() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration<double>(now).count();
-}
+// What is wanted after a step. Any rank may ask for it; all do it.
+constexpr int64_t kStop = 1, kSave = 2, kTrace = 4;
 
 // Everything that a stage must remember between two steps.
 class LoopState {
  public:
   LoopState(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees)
-      : plan_(plan),
+      : job_(job),
+        plan_(plan),
         trainees_(trainees),
-        store_(job.folder.checkpoints(plan.stage), job.recipe.checkpoint.keep) {
+        store_(job.folder.checkpoints(plan.stage),
+               {.keep = job.recipe.checkpoint.keep,
+                .keep_every = job.recipe.checkpoint.keep_every,
+                .asynchronous = job.recipe.checkpoint.asynchronous},
+               job.saver_ranks) {
     for (auto& trainee : trainees)
       optimizers_.emplace_back(trainable(*trainee.model), plan.optimizer);
     restore();
-    for (const auto& trainee : trainees) job.metrics.keep_until(metrics_stage(trainee), step);
-    start_ = now_seconds() - seconds_before_;
   }
 
+  // Begins to write a checkpoint of this step, unless there is one.
   void save() {
-    Checkpoint checkpoint;
-    checkpoint.step = step;
-    checkpoint.state["key"] = std::to_string(plan_.key);
-    checkpoint.state["seconds"] = std::to_string(seconds());
+    if (saved_step_ == step) return;
+    Checkpoint checkpoint{.step = step, .pieces = {}, .state = description()};
     for (size_t i = 0; i < optimizers_.size(); ++i) {
       optimizers_[i].save(trainees_[i].name + "/", checkpoint);
     }
+    if (job_.ranks.rank == 0) {
+      job_.metrics.sync();
+      const auto generator = at::globalContext().defaultGenerator(at::kCPU);
+      checkpoint.pieces.push_back(whole_tensor(kGenerator, generator.get_state()));
+    }
     store_.save(checkpoint);
+    saved_step_ = step;
+    since_save_ = Stopwatch();
+  }
+
+  void save_and_wait() {
+    save();
+    store_.wait();
   }
 
   // One update of every trainee; false when any gradient was not finite.
@@ -60,39 +77,75 @@ class LoopState {
     return finite;
   }
 
-  std::string metrics_stage(const Trainee& trainee) const {
-    return trainee.name.empty() ? plan_.stage : plan_.stage + "." + trainee.name;
+  // What signals, the time limit and rank 0's clock ask for. An error of a checkpoint that was
+  // being written is thrown here.
+  int64_t requests() {
+    store_.poll();
+    const auto& recipe = job_.recipe.checkpoint;
+    const bool late = recipe.every_minutes > 0 && job_.ranks.rank == 0 &&
+                      since_save_.seconds() >= 60 * recipe.every_minutes;
+    const bool due = recipe.every_steps > 0 && step % recipe.every_steps == 0;
+    const bool permanent = recipe.keep_every > 0 && step % recipe.keep_every == 0;
+    const bool save = take_save_request() || late || due || permanent;
+    return any_of(job_.ranks, (stop_requested() ? kStop : 0) | (save ? kSave : 0) |
+                                  (take_trace_request() ? kTrace : 0));
   }
-  double seconds() const { return now_seconds() - start_; }
+
+  double seconds() const { return seconds_before_ + since_start_.seconds(); }
 
   int64_t step = 0;  // optimiser steps done
 
  private:
+  // What a reader needs to go on, and to make model folders of the weights without the recipe.
+  std::map<std::string, std::string> description() const {
+    std::map<std::string, std::string> state = {
+        {"stage", plan_.stage},
+        {"key", std::to_string(plan_.key)},
+        {"seconds", std::to_string(seconds())},
+        {"steps", std::to_string(plan_.steps)},
+        {"tokenizer", std::filesystem::absolute(job_.tokenizer_source()).string()}};
+    for (const auto& trainee : trainees_) {
+      const auto& options = trainee.model->options();
+      const auto prefix = trainee.name + "/";
+      state[prefix + kLlamaConfig] = llama_config(options, job_.dtype).dump();
+      if (!options.is_llama()) state[prefix + kHybridConfig] = hybrid_config(options).dump();
+    }
+    return state;
+  }
+
   void restore() {
     const auto checkpoint = store_.load_newest();
     if (!checkpoint) return;
-    if (checkpoint->state.at("key") != std::to_string(plan_.key)) {
+    if (checkpoint->state("key") != std::to_string(plan_.key)) {
       throw ConfigError(str("stage ", plan_.stage,
                             ": its checkpoint was made from other inputs or "
                             "settings; run with --from ",
                             plan_.stage, " to begin it again"));
     }
-    step = checkpoint->step;
-    seconds_before_ = std::stod(checkpoint->state.at("seconds"));
+    step = saved_step_ = checkpoint->step();
+    seconds_before_ = std::stod(checkpoint->state("seconds"));
     for (size_t i = 0; i < optimizers_.size(); ++i) {
       optimizers_[i].load(trainees_[i].name + "/", *checkpoint);
     }
-    log_info(str(plan_.stage, ": continuing after step ", step, " of ", plan_.steps));
+    auto generator = at::globalContext().defaultGenerator(at::kCPU);
+    generator.set_state(checkpoint->read(kGenerator));
+    log_info(str(plan_.stage, ": continuing after step ", step, " of ", plan_.steps,
+                 checkpoint->world() == job_.ranks.world
+                     ? ""
+                     : str(", saved by ", checkpoint->world(), " ranks")));
   }
 
+  Job& job_;
   const LoopPlan& plan_;
   std::vector<Trainee>& trainees_;
   CheckpointStore store_;
   std::vector<AdamW> optimizers_;
-  double seconds_before_ = 0, start_ = 0;
+  double seconds_before_ = 0;
+  int64_t saved_step_ = -1;
+  Stopwatch since_start_, since_save_;
 };
 
-std::string detail(const std::vector<Metrics>& metrics) {
+std::string losses_text(const std::vector<Metrics>& metrics) {
   std::string text;
   for (const auto& of_one : metrics) {
     char number[48];
@@ -103,38 +156,72 @@ std::string detail(const std::vector<Metrics>& metrics) {
   return text;
 }
 
+// Counts steps in a row whose gradients were not finite, explains the first and gives up in time.
+class NonFinite {
+ public:
+  explicit NonFinite(std::string stage) : stage_(std::move(stage)) {}
+
+  void step(int64_t step, bool finite, const std::function<std::string()>& explain) {
+    in_row_ = finite ? 0 : in_row_ + 1;
+    if (finite) return;
+    log_warning(str(stage_, " step ", step, ": gradient not finite, step skipped",
+                    in_row_ == 1 ? "; " + explain() : ""));
+    if (in_row_ >= kMaxNonFiniteInRow) {
+      throw GaveUpError(str(stage_, " step ", step, ": ", in_row_,
+                            " steps in a row had a gradient that is not finite"));
+    }
+  }
+
+ private:
+  std::string stage_;
+  int in_row_ = 0;
+};
+
 }  // namespace
 
 double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
                 const std::function<std::vector<Metrics>(int64_t step)>& forward_backward) {
   LoopState state(job, plan, trainees);
+  StepRecorder recorder(job, plan, trainees, state.step);
+  Health health(job.recipe.health, job.ranks, plan.stage);
+  NonFinite non_finite(plan.stage);
   Progress progress(plan.stage, plan.steps, plan.tokens_per_step);
-  int non_finite = 0;
+  const int64_t first = state.step;
+  bool trace = false;
   while (state.step < plan.steps) {
-    const double began = now_seconds();
-    auto metrics = forward_backward(state.step);
-    non_finite = state.update(metrics) ? 0 : non_finite + 1;
+    job.doing(str(plan.stage, " step ", state.step + 1, " of ", plan.steps));
+    const Stopwatch clock;
+    const int64_t index = state.step;
+    std::vector<Metrics> metrics;
+    const auto work = [&] { metrics = forward_backward(index); };
+    if (trace || index + 1 == job.recipe.metrics.trace_step) {
+      trace_to(job.trace_file(plan.stage, index + 1), work);
+    } else {
+      work();
+    }
+    health.replay(index, trainees, forward_backward);
+    const auto measured = metrics;
+    const bool finite = state.update(metrics);
     ++state.step;
-    const double rate = plan.tokens_per_step / (now_seconds() - began);
-    for (size_t i = 0; i < trainees.size(); ++i) {
-      metrics[i].emplace_back("tokens", plan.tokens_per_step * static_cast<double>(state.step));
-      metrics[i].emplace_back("tokens_per_second", rate);
-      job.metrics.write(state.metrics_stage(trainees[i]), state.step, metrics[i]);
+    recorder.write(state.step, metrics, clock.seconds());
+    progress.update(state.step, losses_text(metrics));
+    non_finite.step(state.step, finite, [&] {
+      return health.explain_non_finite(index, measured, trainees, forward_backward);
+    });
+    health.after_step(state.step, trainees);
+    if (state.step == first + 1) {
+      log_info(str(plan.stage, ": first step done ", job.since_start.seconds(),
+                   " s after the start; memory: ", memory_text(job, trainees)));
     }
-    progress.update(state.step, detail(metrics));
-    if (non_finite > 0)
-      log_warning(str(plan.stage, " step ", state.step, ": gradient not finite, step skipped"));
-    if (non_finite >= kMaxNonFiniteInRow) {
-      throw GaveUpError(str(plan.stage, " step ", state.step, ": ", non_finite,
-                            " steps in a row had a gradient that is not finite"));
-    }
-    const bool stop = stop_requested();
-    const bool due = state.step % job.recipe.checkpoint.every_steps == 0 && state.step < plan.steps;
-    if (take_save_request() || due || stop) state.save();
-    if (stop)
-      throw StoppedError(
-          str(plan.stage, ": stopped after step ", state.step, ", checkpoint saved"));
+    const int64_t asked = state.requests();
+    trace = (asked & kTrace) != 0;
+    if ((asked & kSave) != 0) state.save();
+    if ((asked & kStop) == 0) continue;
+    state.save_and_wait();
+    throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ", stop_reason(),
+                           ", checkpoint saved"));
   }
+  state.save_and_wait();  // what follows, writing the model, may be cut short too
   progress.finish();
   return state.seconds();
 }
@@ -147,10 +234,12 @@ int64_t steps_for(double tokens, int64_t batch_size, int64_t sequence_length, in
 
 StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_t step,
                          at::Device device) {
+  const Stopwatch clock;
   StepBatches batches;
   for (int64_t first = 0; first < plan.batch_size; first += plan.micro_batch_size) {
     const int64_t count = std::min(plan.micro_batch_size, plan.batch_size - first);
     auto batch = data.batch(plan.seed, step * plan.batch_size + first, count);
+    batches.samples += sample_mark(step * plan.batch_size + first, batch.sample_ids);
     batches.sequences += static_cast<double>(count);
     batches.tokens += batch.loss_mask.sum().item<double>();
     batches.predictions += batch.targets.ge(0).sum().item<double>();
@@ -160,7 +249,18 @@ StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_
     if (batch.segments.defined()) batch.segments = batch.segments.to(device);
     batches.micro.push_back(std::move(batch));
   }
+  batches.seconds = clock.seconds();
   return batches;
+}
+
+double sample_mark(int64_t first, const std::vector<int64_t>& sample_ids) {
+  constexpr uint64_t kMask = (uint64_t{1} << 24) - 1;  // sums of 2^29 of them are exact in a double
+  double mark = 0;
+  for (size_t i = 0; i < sample_ids.size(); ++i) {
+    const std::vector<int64_t> place = {first + static_cast<int64_t>(i), sample_ids[i]};
+    mark += static_cast<double>(hash_values(place) & kMask);
+  }
+  return mark;
 }
 
 uint64_t stage_seed(int64_t seed, const std::string& stage) {

@@ -25,13 +25,15 @@ struct LoopPlan {
   uint64_t key = 0;  // of the stage's inputs: a checkpoint of other inputs is refused
   int64_t steps = 0;
   double tokens_per_step = 0;  // of one trainee
+  double flops_per_step = 0;   // operations of all models together, for MFU; 0: not counted
   OptimizerOptions optimizer;
 };
 
 // Runs forward_backward(step) for every step that is left, after which each trainee's gradients are
-// those of the global batch; it returns the metrics of each trainee. Saves as the recipe says, and
-// when asked to by a signal. Returns the seconds spent, over all attempts. StoppedError after a
-// stop request, once a checkpoint is saved. GaveUpError after too many non-finite steps in a row.
+// those of the global batch; it returns the metrics of each trainee, the loss first. Saves as the
+// recipe says, at the end, and when asked to by a signal. Returns the seconds spent, over all
+// attempts. StoppedError after a stop request, once a checkpoint is saved. GaveUpError after too
+// many non-finite steps in a row.
 double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
                 const std::function<std::vector<Metrics>(int64_t step)>& forward_backward);
 
@@ -50,6 +52,8 @@ struct StepBatches {
   double sequences = 0;
   double tokens = 0;       // with loss_mask 1
   double predictions = 0;  // with a target
+  double samples = 0;      // sample_mark of its rows
+  double seconds = 0;      // spent on making it
 };
 struct BatchPlan {
   uint64_t seed = 0;
@@ -57,6 +61,10 @@ struct BatchPlan {
 };
 StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_t step,
                          at::Device device);
+
+// Stands for the samples at positions `first` ... of a stage's order in metrics.jsonl: equal
+// numbers mean equal samples. An exact sum over the positions, so that parts of a batch add up.
+double sample_mark(int64_t first, const std::vector<int64_t>& sample_ids);
 
 // Seed of a stage's data order: stages see the text in different orders.
 uint64_t stage_seed(int64_t seed, const std::string& stage);

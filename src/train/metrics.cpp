@@ -1,6 +1,9 @@
 #include "train/metrics.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -55,6 +58,12 @@ bool is_beyond(const std::string& line, const std::string& stage, int64_t step) 
 
 }  // namespace
 
+bool is_machine_measure(const std::string& name) {
+  constexpr std::array<const char*, 6> kNames = {
+      "tokens_per_second", "step_seconds", "data_seconds", "memory_bytes", "model_tflops", "mfu"};
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
 MetricsWriter::MetricsWriter(fs::path path) : path_(std::move(path)) {
   remove_torn_line(path_);
   open();
@@ -97,6 +106,12 @@ void MetricsWriter::write(const std::string& stage, int64_t step,
   line += "}\n";
   const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
   if (!written || std::fflush(file_.get()) != 0) {
+    throw ConfigError(str(path_.string(), ": cannot be written: ", std::strerror(errno)));
+  }
+}
+
+void MetricsWriter::sync() {
+  if (::fsync(::fileno(file_.get())) != 0 && errno != EINVAL) {  // EINVAL: a device
     throw ConfigError(str(path_.string(), ": cannot be written: ", std::strerror(errno)));
   }
 }

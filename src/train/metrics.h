@@ -11,6 +11,11 @@
 
 namespace zebra {
 
+// Whether a value tells of the machine and its clock (tokens_per_second, step_seconds,
+// data_seconds, memory_bytes, model_tflops, mfu). All others are the same in every run of the same
+// recipe.
+bool is_machine_measure(const std::string& name);
+
 // Appends lines such as {"stage": "distill", "step": 12, "loss": 0.412345678}. Every line is handed
 // to the operating system at once, so that it survives the end of the process.
 class MetricsWriter {
@@ -25,6 +30,8 @@ class MetricsWriter {
   // Values have 9 significant digits, whole numbers all of theirs; what is not finite becomes null.
   void write(const std::string& stage, int64_t step,
              const std::vector<std::pair<std::string, double>>& values);
+
+  void sync();  // to the disk: lines that a checkpoint counts on must outlive a loss of power
 
  private:
   struct Close {

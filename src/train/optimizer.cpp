@@ -42,8 +42,8 @@ at::Tensor view_of(const at::Tensor& flat, int64_t offset, const at::Tensor& lik
 }
 
 // "Float [3, 4]"
-std::string form(const at::Tensor& tensor) {
-  return zebra::str(at::toString(tensor.scalar_type()), " ", tensor.sizes());
+std::string form(at::ScalarType dtype, at::IntArrayRef shape) {
+  return zebra::str(at::toString(dtype), " ", shape);
 }
 
 }  // namespace
@@ -188,10 +188,12 @@ StepResult AdamW::step(double learning_rate) {
 void AdamW::save(const std::string& prefix, Checkpoint& out) const {
   for (const Group& group : groups_) {
     for (const Member& member : group.members) {
+      const at::Tensor& parameter = member.parameter.tensor;
       const auto put = [&](const char* kind, const at::Tensor& flat) {
-        const at::Tensor value = view_of(flat, member.offset, member.parameter.tensor);
-        out.tensors[prefix + kind + member.parameter.name] =
-            at::empty_like(value, value.options().device(at::kCPU)).copy_(value);
+        out.pieces.push_back({.name = prefix + kind + member.parameter.name,
+                              .shape = parameter.sizes().vec(),
+                              .begin = 0,
+                              .values = flat.narrow(0, member.offset, parameter.numel())});
       };
       put(kParameter, group.master);
       put(kExpAvg, group.exp_avg);
@@ -201,22 +203,23 @@ void AdamW::save(const std::string& prefix, Checkpoint& out) const {
   out.state[prefix + kSteps] = std::to_string(steps_);
 }
 
-void AdamW::load(const std::string& prefix, const Checkpoint& in) {
+void AdamW::load(const std::string& prefix, const SavedCheckpoint& in) {
   const at::NoGradGuard no_grad;
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // (to, from)
+  std::vector<std::pair<at::Tensor, std::string>> copies;  // (to, name)
   std::set<std::string> expected;
   std::string mistakes;
   const auto want = [&](const char* kind, const Member& member, const at::Tensor& flat) {
     const at::Tensor to = view_of(flat, member.offset, member.parameter.tensor);
     const std::string name = prefix + kind + member.parameter.name;
     expected.insert(name);
-    const auto found = in.tensors.find(name);
-    if (found == in.tensors.end()) {
+    const auto found = in.tensors().find(name);
+    if (found == in.tensors().end()) {
       mistakes += str("; ", name, ": missing");
-    } else if (found->second.sizes() != to.sizes() || found->second.dtype() != to.dtype()) {
-      mistakes += "; " + name + ": expected " + form(to) + ", got " + form(found->second);
+    } else if (to.sizes() != found->second.shape || to.scalar_type() != found->second.dtype) {
+      mistakes += "; " + name + ": expected " + form(to.scalar_type(), to.sizes()) + ", got " +
+                  form(found->second.dtype, found->second.shape);
     } else {
-      copies.emplace_back(to, found->second);
+      copies.emplace_back(to, name);
     }
   };
   for (const Group& group : groups_) {
@@ -228,18 +231,18 @@ void AdamW::load(const std::string& prefix, const Checkpoint& in) {
   }
   for (const char* kind : {kParameter, kExpAvg, kExpAvgSq}) {
     const std::string start = prefix + kind;
-    for (auto at = in.tensors.lower_bound(start); at != in.tensors.end(); ++at) {
-      if (at->first.compare(0, start.size(), start) != 0) break;
+    for (auto at = in.tensors().lower_bound(start); at != in.tensors().end(); ++at) {
+      if (!at->first.starts_with(start)) break;
       if (!expected.contains(at->first)) mistakes += str("; ", at->first, ": not in the model");
     }
   }
-  const auto steps = in.state.find(prefix + kSteps);
-  if (steps == in.state.end()) mistakes += str("; ", prefix, kSteps, ": missing");
+  const auto steps = in.state().find(prefix + kSteps);
+  if (steps == in.state().end()) mistakes += str("; ", prefix, kSteps, ": missing");
   if (!mistakes.empty()) {
     throw GaveUpError("checkpoint does not fit the model: " + mistakes.substr(2));
   }
   steps_ = std::stoll(steps->second);
-  for (const auto& [to, from] : copies) to.copy_(from);
+  for (const auto& [to, name] : copies) to.copy_(in.read(name));
   for (Group& group : groups_) {
     if (!group.master.is_same(group.parameter)) group.parameter.copy_(group.master);
     group.grad.zero_();

@@ -53,13 +53,13 @@ class AdamW {
   // norm changes nothing but the gradients (cleared).
   StepResult step(double learning_rate);
 
-  // Copies on the CPU under `prefix`: parameters (the masters), both moments; the step count goes
-  // into the state.
+  // Gives views under `prefix`: parameters (the masters), both moments; the step count goes into
+  // the state.
   void save(const std::string& prefix, Checkpoint& out) const;
 
   // Takes back what `save` wrote. Missing, surplus or mis-shaped tensors: GaveUpError naming them,
   // nothing changed.
-  void load(const std::string& prefix, const Checkpoint& in);
+  void load(const std::string& prefix, const SavedCheckpoint& in);
 
   int64_t steps() const { return steps_; }  // updates done
 

@@ -270,6 +270,26 @@ bool is_device(const std::string& name) {
   return error == std::errc() && stop == end && index >= 0;
 }
 
+void check_running(const Recipe& recipe, const Rules& rules) {
+  const auto checkpoint = rules.below("checkpoint");
+  checkpoint.at_least<int64_t>("every_steps", recipe.checkpoint.every_steps, 0);
+  checkpoint.at_least("every_minutes", recipe.checkpoint.every_minutes, 0.0);
+  checkpoint.at_least<int64_t>("keep", recipe.checkpoint.keep, 1);
+  checkpoint.at_least<int64_t>("keep_every", recipe.checkpoint.keep_every, 0);
+  if (recipe.checkpoint.every_steps == 0 && recipe.checkpoint.every_minutes == 0) {
+    checkpoint.fail("every_steps", "expected more than 0 here or in every_minutes, got 0");
+  }
+  const auto health = rules.below("health");
+  health.at_least("hang_timeout_minutes", recipe.health.hang_timeout_minutes, 0.0);
+  health.at_least("heartbeat_seconds", recipe.health.heartbeat_seconds, 0.0);
+  health.at_least<int64_t>("replay_every", recipe.health.replay_every, 0);
+  health.at_least<int64_t>("compare_weights_every", recipe.health.compare_weights_every, 0);
+  health.at_least<int64_t>("slow_ranks_every", recipe.health.slow_ranks_every, 0);
+  rules.at_least<int64_t>("metrics.trace_step", recipe.metrics.trace_step, 0);
+  rules.at_least("metrics.peak_tflops", recipe.metrics.peak_tflops, 0.0);
+  rules.at_least("time_limit_minutes", recipe.time_limit_minutes, 0.0);
+}
+
 void check_machine(const Recipe& recipe, const Rules& rules) {
   rules.expect(is_device(recipe.device), "device", "cpu, cuda or cuda:N", recipe.device);
   rules.expect(recipe.dtype == "fp32" || recipe.dtype == "bf16", "dtype", "fp32 or bf16",
@@ -310,8 +330,7 @@ void check_rules(const Recipe& recipe, RecipeNotes& notes) {
   check_needs(recipe, rules);
   rules.at_least<int64_t>("eval.max_sequences", recipe.eval.max_sequences, 0);
   rules.at_least<int64_t>("eval.batch_size", recipe.eval.batch_size, 1);
-  rules.at_least<int64_t>("checkpoint.every_steps", recipe.checkpoint.every_steps, 1);
-  rules.at_least<int64_t>("checkpoint.keep", recipe.checkpoint.keep, 1);
+  check_running(recipe, rules);
   check_machine(recipe, rules);
 }
 

@@ -17,8 +17,8 @@ struct StageRecord {
 
 class RunFolder {
  public:
-  // Creates the folder and takes its lock. ConfigError when it cannot be written or another process
-  // holds the lock.
+  // Creates the folder and takes its lock, in which it writes who it is. ConfigError when the
+  // folder cannot be written or another process holds the lock, which is named.
   explicit RunFolder(const std::filesystem::path& root);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;
@@ -30,11 +30,16 @@ class RunFolder {
     return root_ / "checkpoints" / stage;
   }
   std::filesystem::path metrics() const { return root_ / "metrics.jsonl"; }
+  std::filesystem::path tensorboard() const { return root_ / "tensorboard"; }
+  std::filesystem::path traces() const { return root_ / "traces"; }
+  std::filesystem::path heartbeat() const { return root_ / "heartbeat.json"; }
   std::filesystem::path resolved_recipe() const { return root_ / "recipe.resolved.yaml"; }
   std::filesystem::path log() const { return root_ / "log.txt"; }
 
   std::optional<StageRecord> record(const std::string& stage) const;
-  void complete(const std::string& stage, const StageRecord& record);
+  // Writes the record and removes the stage's checkpoints but those whose step is a multiple of
+  // `keep_every` (0: all).
+  void complete(const std::string& stage, const StageRecord& record, int64_t keep_every);
   void discard(const std::string& stage);  // its record, model folders and checkpoints
 
  private:

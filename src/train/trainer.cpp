@@ -101,9 +101,13 @@ bool complete(const Job& job, const std::string& name, uint64_t key) {
 
 void run_stage(Job& job, const Stage& stage, uint64_t key) {
   log_info(str("stage ", stage.name));
+  job.doing(str("stage ", stage.name));
   const auto result = stage.run(job, key);
-  job.folder.complete(stage.name, {.key = key, .seconds = result.seconds});
-  if (stop_requested()) throw StoppedError(str("stopped after stage ", stage.name));
+  job.folder.complete(stage.name, {.key = key, .seconds = result.seconds},
+                      job.recipe.checkpoint.keep_every);
+  if (stop_requested()) {
+    throw StoppedError(str("after stage ", stage.name, ": stopped by ", stop_reason()));
+  }
 }
 
 void use_threads(int64_t threads) {
@@ -126,7 +130,13 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
   check_names(options);
   use_threads(recipe.threads);
   install_stop_handlers();
+  set_time_limit(recipe.time_limit_minutes);
   Job job(recipe, options.root);
+  job.watchdog = std::make_unique<Watchdog>(
+      WatchdogOptions{.hang_seconds = 60 * recipe.health.hang_timeout_minutes,
+                      .heartbeat_seconds = recipe.health.heartbeat_seconds,
+                      .heartbeat = job.folder.heartbeat(),
+                      .who = recipe.name});
   write_file_atomic(job.folder.resolved_recipe(), write_recipe(recipe));
   log_to_file(job.folder.log());
 

@@ -95,7 +95,10 @@ std::string losses(const std::string& run) {
   std::string kept;
   for (std::string line; std::getline(lines, line);) {
     auto json = nlohmann::json::parse(line);
-    json.erase("tokens_per_second");
+    for (const char* key : {"tokens_per_second", "step_seconds", "data_seconds", "memory_bytes",
+                            "model_tflops", "mfu"}) {
+      json.erase(key);
+    }
     kept += json.dump() + "\n";
   }
   return kept;

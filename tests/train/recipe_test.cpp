@@ -222,6 +222,12 @@ TEST_CASE("recipe: rules that an override can break are checked after it") {
         Texts{"--set hybrid.mla.rope: expected yarn or default, got llama"});
   CHECK(mistakes_with("checkpoint.keep=0") ==
         Texts{"--set checkpoint.keep: expected at least 1, got 0"});
+  CHECK(RecipeFile(kGood).mistakes({"checkpoint.every_steps=0", "checkpoint.every_minutes=0"}) ==
+        Texts{"--set checkpoint.every_steps: expected more than 0 here or in every_minutes, got "
+              "0"});
+  CHECK(mistakes_with("checkpoint.every_steps=0").empty());
+  CHECK(mistakes_with("time_limit_minutes=-1") ==
+        Texts{"--set time_limit_minutes: expected at least 0, got -1"});
 }
 
 TEST_CASE("recipe: what a stage needs elsewhere is asked for") {

@@ -1,5 +1,6 @@
 // End-to-end distillation: the hybrid's distribution over the next token moves towards the
 // teacher's.
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/losses.h"
@@ -59,6 +60,8 @@ Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& stu
                      {"kl_per_token", value(1) / step.tokens},
                      {"top1_agreement", value(3) / step.tokens}};
   if (stage.ce_weight != 0) metrics.emplace_back("ce", value(2) / step.predictions);
+  metrics.emplace_back("samples", step.samples);
+  metrics.emplace_back("data_seconds", step.seconds);
   return metrics;
 }
 
@@ -80,6 +83,9 @@ StageResult run_distill(Job& job, uint64_t key) {
        .key = key,
        .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
        .tokens_per_step = static_cast<double>(stage.batch_size * T),
+       .flops_per_step = static_cast<double>(stage.batch_size * T) *
+                         (forward_flops(teacher->options(), T).total() +
+                          3 * forward_flops(student->options(), T).total()),
        .optimizer = stage.optimizer},
       trainees, [&](int64_t step) -> std::vector<Metrics> {
         return {distill_step(stage, teacher, student, step_batches(data, plan, step, job.device))};

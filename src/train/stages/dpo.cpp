@@ -3,6 +3,9 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/signals.h"
+#include "base/stopwatch.h"
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/eval.h"
@@ -44,6 +47,7 @@ at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset
   const int64_t P = pairs.size(), step = job.recipe.stages.dpo->batch_size;
   const auto all = torch::empty({2, P}, torch::TensorOptions().device(job.device));
   for (int64_t first = 0; first < P; first += step) {
+    throw_if_stopped("dpo: log-probabilities of the starting model");
     const int64_t count = std::min(step, P - first);
     const auto batch = on_device(pairs.sequential(first, count), job.device);
     const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
@@ -65,11 +69,14 @@ struct DpoPlan {
 Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
   const int64_t batch_size = plan.stage.batch_size;
   const int64_t micro = micro_batch(batch_size, plan.stage.micro_batch_size);
-  double loss = 0, margin = 0, right = 0;
+  double loss = 0, margin = 0, right = 0, samples = 0, data_seconds = 0;
   for (int64_t first = 0; first < batch_size; first += micro) {
     const int64_t count = std::min(micro, batch_size - first);
+    const Stopwatch clock;
     const auto batch =
         on_device(plan.pairs.batch(plan.seed, step * batch_size + first, count), plan.device);
+    data_seconds += clock.seconds();
+    samples += sample_mark(step * batch_size + first, batch.sample_ids);
     const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
     const auto ids = torch::tensor(batch.sample_ids).to(plan.device);  // (count)
     const auto reference = plan.reference.index_select(1, ids);        // (2, count)
@@ -82,7 +89,11 @@ Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
     right += out.margins.gt(0).sum().item<double>();
   }
   const auto pairs = static_cast<double>(batch_size);
-  return {{"loss", loss}, {"margin", margin / pairs}, {"accuracy", right / pairs}};
+  return {{"loss", loss},
+          {"margin", margin / pairs},
+          {"accuracy", right / pairs},
+          {"samples", samples},
+          {"data_seconds", data_seconds}};
 }
 
 }  // namespace
@@ -108,6 +119,8 @@ StageResult run_dpo(Job& job, uint64_t key) {
                 .key = key,
                 .steps = std::max<int64_t>(1, static_cast<int64_t>(steps)),
                 .tokens_per_step = static_cast<double>(2 * stage.batch_size * stage.max_length),
+                .flops_per_step = static_cast<double>(2 * stage.batch_size * stage.max_length) * 3 *
+                                  forward_flops(model->options(), stage.max_length).total(),
                 .optimizer = stage.optimizer},
                trainees,
                [&](int64_t step) -> std::vector<Metrics> { return {dpo_step(plan, model, step)}; });

@@ -1,6 +1,7 @@
 // Intermediate layer distillation: every layer of the pure students learns its counterpart in the
 // base, on the base's own hidden states. One pass over the base's layers serves all students, and
 // only one student layer's activations live.
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/losses.h"
@@ -71,11 +72,14 @@ void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& st
   }
 }
 
-Metrics student_metrics(const IldStage& stage, const StudentLoss& loss) {
+Metrics student_metrics(const IldStage& stage, const StudentLoss& loss,
+                        const StepBatches& batches) {
   const double hidden = loss.hidden.item<double>(), mixer = loss.mixer.item<double>();
   return {{"loss", hidden * stage.hidden_weight + mixer * stage.mixer_weight},
           {"hidden_loss", hidden},
-          {"mixer_loss", mixer}};
+          {"mixer_loss", mixer},
+          {"samples", batches.samples},
+          {"data_seconds", batches.seconds}};
 }
 
 }  // namespace
@@ -94,12 +98,17 @@ StageResult run_ild(Job& job, uint64_t key) {
   const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "ild"),
                        .batch_size = stage.batch_size,
                        .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  double flops = forward_flops(base->options(), T).layers;  // of a token
+  for (const auto& student : students) {
+    flops += 3 * forward_flops(student.model->options(), T).layers;
+  }
   const double seconds =
       run_loop(job,
                {.stage = "ild",
                 .key = key,
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
+                .flops_per_step = static_cast<double>(stage.batch_size * T) * flops,
                 .optimizer = stage.optimizer},
                students, [&](int64_t step) {
                  const auto batches = step_batches(data, plan, step, job.device);
@@ -108,7 +117,9 @@ StageResult run_ild(Job& job, uint64_t key) {
                    train_batch(stage, base, students, batch, batches.tokens, losses);
                  }
                  std::vector<Metrics> metrics;
-                 for (const auto& loss : losses) metrics.push_back(student_metrics(stage, loss));
+                 for (const auto& loss : losses) {
+                   metrics.push_back(student_metrics(stage, loss, batches));
+                 }
                  return metrics;
                });
   for (const auto& student : students) {

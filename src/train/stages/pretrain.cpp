@@ -1,3 +1,4 @@
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/convert.h"
@@ -79,10 +80,14 @@ StageResult run_pretrain(Job& job, uint64_t key) {
                 .key = key,
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
+                .flops_per_step = static_cast<double>(stage.batch_size * T) * 3 *
+                                  forward_flops(model->options(), T).total(),
                 .optimizer = stage.optimizer},
                trainees, [&](int64_t step) -> std::vector<Metrics> {
                  const auto batches = step_batches(data, plan, step, job.device);
-                 return {{{"loss", cross_entropy_step(model, batches)}}};
+                 return {{{"loss", cross_entropy_step(model, batches)},
+                          {"samples", batches.samples},
+                          {"data_seconds", batches.seconds}}};
                });
   job.save(job.folder.stage("pretrain"), model);
   return {seconds};
