@@ -184,7 +184,12 @@ at::Tensor run_kernel(const CachedAttentionInput& in) {
   const at::Tensor q = with_dense_rows(in.q);
   const int64_t B = q.size(0), T = q.size(1), N = q.size(2);
   const CachedTokens& values = in.values.values.defined() ? in.values : in.keys;
-  CachedAttention<Real> args{.B = B, .T = T, .N = N, .G = in.groups, .H = q.size(3)};
+  CachedAttention<Real> args;
+  args.B = B;
+  args.T = T;
+  args.N = N;
+  args.G = in.groups;
+  args.H = q.size(3);
   args.Hv = in.value_width;
   args.scale = static_cast<Real>(in.scale);
   args.pieces = (tokens_seen(in) + kAttentionPiece - 1) / kAttentionPiece;
