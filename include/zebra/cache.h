@@ -34,10 +34,10 @@ struct CacheOptions {
 
 // Where the tokens of one forward pass stand in the cached sequences.
 struct CachePlace {
-  std::vector<int64_t> first;   // (B) position of a row's first token
-  std::vector<int64_t> counts;  // (B) tokens that are the row's; the rest of T is padding
-  bool even = true;             // rows are as long as each other, and nothing is padding
-  bool tentative = false;       // states wait for keep()
+  std::vector<int64_t> first = {};   // (B) position of a row's first token
+  std::vector<int64_t> counts = {};  // (B) tokens that are the row's; the rest of T is padding
+  bool even = true;                  // rows are as long as each other, and nothing is padding
+  bool tentative = false;            // states wait for keep()
 
   bool starts() const;  // no row has tokens yet
 };

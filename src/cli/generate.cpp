@@ -150,7 +150,7 @@ void generate_text(const GenerateFlags& flags) {
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   output.finish();
   if (!flags.json) return;
-  nlohmann::ordered_json result = {{"model", flags.model}, {"rows", nlohmann::json::array()}};
+  nlohmann::ordered_json result = {{"model", flags.model}, {"rows", nlohmann::ordered_json::array()}};
   int64_t tokens = 0;
   for (const auto& row : rows) {
     result["rows"].push_back(as_json(row));

@@ -1,6 +1,7 @@
 #include "cli/sampling_flags.h"
 
 #include <algorithm>
+#include <map>
 
 #include "zebra/error.h"
 

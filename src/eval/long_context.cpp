@@ -223,19 +223,25 @@ LongContextSample make_long_context_sample(const Tokenizer& tokenizer, const std
   };
   Filler filler(material, seed);
   std::vector<std::string> sentences;
-  const int64_t frame = length(compose(material, sentences, 0));
-  for (int64_t total = frame; total < tokens; total += length(sentences.back() + " ")) {
-    sentences.push_back(filler.next());
+  const auto fits = [&](size_t count) {
+    return length(compose(material, sentences, count)) <= tokens;
+  };
+  if (!fits(0)) {
+    throw ConfigError(str("long-context ", task, ": expected room for at least ",
+                          length(compose(material, sentences, 0)), " tokens, got ", tokens));
   }
-  for (size_t count = sentences.size();; --count) {
-    auto prompt = compose(material, sentences, count);
-    const int64_t got = length(prompt);
-    if (got <= tokens) return {std::move(prompt), material.answers, got};
-    if (count == 0) {
-      throw ConfigError(str("long-context ", task, ": expected room for at least ", got,
-                            " tokens, got ", tokens));
-    }
+  while (fits(sentences.size())) {
+    const size_t more = std::max<size_t>(8, sentences.size() / 4);
+    for (size_t i = 0; i < more; ++i) sentences.push_back(filler.next());
   }
+  size_t enough = 0, too_many = sentences.size();
+  while (enough + 1 < too_many) {
+    const size_t middle = (enough + too_many) / 2;
+    (fits(middle) ? enough : too_many) = middle;
+  }
+  auto prompt = compose(material, sentences, enough);
+  const int64_t got = length(prompt);
+  return {std::move(prompt), material.answers, got};
 }
 
 double contained_share(const std::string& text, const std::vector<std::string>& answers) {

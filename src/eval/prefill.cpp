@@ -37,8 +37,10 @@ at::Tensor piece_of(const std::vector<const std::vector<int64_t>*>& rows, int64_
   const int64_t T = *std::max_element(counts.begin(), counts.end());
   const auto ids = torch::zeros({B, T}, torch::kLong);
   for (int64_t b = 0; b < B; ++b) {
+    const int64_t count = counts[static_cast<size_t>(b)];
+    if (count == 0) continue;
     const auto from = rows[static_cast<size_t>(b)]->begin() + begin;
-    std::copy_n(from, counts[static_cast<size_t>(b)], ids.data_ptr<int64_t>() + b * T);
+    std::copy_n(from, count, ids.data_ptr<int64_t>() + b * T);
   }
   return ids;
 }

@@ -23,7 +23,7 @@ bool CachePlace::starts() const {
 
 TokenCache::TokenCache(const CacheOptions& options, std::vector<std::vector<int64_t>> parts)
     : options_(options) {
-  for (auto& widths : parts) stores.push_back({.parts = std::move(widths)});
+  for (auto& widths : parts) stores.push_back({.values = {}, .scales = {}, .parts = std::move(widths)});
 }
 
 int64_t TokenCache::bytes_per_token() const {

@@ -142,7 +142,7 @@ at::Tensor MlaImpl::forward(const at::Tensor& x, const SequenceContext& context,
 
 std::unique_ptr<LayerCache> MlaImpl::make_cache(const CacheOptions& options) const {
   const std::vector<int64_t> latent = {options_.kv_lora_rank, options_.qk_rope_head_dim};
-  return std::make_unique<TokenCache>(options, std::vector{latent});
+  return std::make_unique<TokenCache>(options, std::vector<std::vector<int64_t>>{latent});
 }
 
 }  // namespace zebra
