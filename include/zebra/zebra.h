@@ -1,12 +1,9 @@
 // The whole public interface.
 #pragma once
 
-<<<<<<< HEAD
 #include "zebra/cache.h"
 #include "zebra/cached_attention.h"
-=======
 #include "zebra/chat_template.h"
->>>>>>> tok
 #include "zebra/checkpoint.h"
 #include "zebra/convert.h"
 #include "zebra/dataset.h"
