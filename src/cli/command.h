@@ -30,6 +30,7 @@ void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
 void add_chat(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
+void add_bench_cache_drift(CLI::App& bench, Action& action);
 void add_bench_generate(CLI::App& bench, Action& action);
 void add_bench_long_context(CLI::App& bench, Action& action);
 

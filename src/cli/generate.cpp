@@ -50,7 +50,7 @@ std::vector<Row> make_rows(const GenerateFlags& flags, const LoadedModel& loaded
     for (int64_t i = 0; i < flags.samples; ++i) {
       Row row{.prompt = prompt, .text = tokenizer.encode(prompt), .ids = {}, .stream = {}, .made = {}};
       row.ids = row.text;
-      if (tokenizer.bos_id() >= 0) row.ids.insert(row.ids.begin(), tokenizer.bos_id());
+      if (tokenizer.adds_bos()) row.ids.insert(row.ids.begin(), tokenizer.bos_id());
       if (row.ids.empty()) throw ConfigError("--prompt: expected a text, got an empty one");
       row.stream = std::make_unique<TextStream>(tokenizer, row.text, flags.sampling.stops);
       rows.push_back(std::move(row));

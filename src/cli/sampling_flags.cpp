@@ -69,9 +69,7 @@ int64_t token_id(const std::string& token, const Tokenizer& tokenizer) {
     if (id < V) return id;
     throw ConfigError(str("--stop-token: expected an id in [0, ", V, "), got ", id));
   }
-  for (int64_t id = 0; id < V; ++id) {
-    if (tokenizer.piece(id) == token) return id;
-  }
+  if (const int64_t id = tokenizer.id_of(token); id >= 0) return id;
   throw ConfigError(str("--stop-token: expected a token of the vocabulary, got '", token, "'"));
 }
 

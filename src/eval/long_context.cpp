@@ -257,7 +257,7 @@ LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
                                     const GenerateOptions& options) {
   auto settings = options;
   settings.max_new_tokens = kAnswerTokens;
-  const int64_t bos = tokenizer.bos_id() >= 0 ? 1 : 0;
+  const int64_t bos = tokenizer.adds_bos() ? 1 : 0;
   LongContextScore result{.task = task, .tokens = tokens};
   for (int64_t i = 0; i < samples; ++i) {
     const double depth =

@@ -19,8 +19,10 @@ struct Interruption {
   double seconds = 0;
   int signal = 0;
 };
+// `input`: what it reads on stdin.
 Outcome run_zebra(const std::vector<std::string>& arguments, const std::filesystem::path& folder,
-                  const std::optional<Interruption>& interruption = std::nullopt);
+                  const std::optional<Interruption>& interruption = std::nullopt,
+                  const std::string& input = "");
 
 // A folder of its own under the system's temporary folder, removed at the end.
 class TempFolder {
