@@ -4,6 +4,8 @@
 #include <array>
 #include <vector>
 
+#include "convert/model_config.h"
+
 namespace zebra {
 
 namespace {
@@ -49,14 +51,6 @@ const Base* base_of(const ModelOptions& o) {
            o.head_dim == base.head_dim && o.num_kv_heads == kKvHeads && o.vocab_size == kVocabulary;
   });
   return found == kBases.end() ? nullptr : found;
-}
-
-std::vector<int64_t> layers_of(const ModelOptions& options, MixerKind kind) {
-  std::vector<int64_t> layers;
-  for (int64_t i = 0; i < options.num_layers(); ++i) {
-    if (options.layers[i] == kind) layers.push_back(i);
-  }
-  return layers;
 }
 
 std::string hybrid_shape(const ModelOptions& options, const std::string& size) {

@@ -31,7 +31,8 @@ at::Tensor sequences_of(const DriftFlags& flags, const LoadedModel& loaded) {
     throw ConfigError(
         str(flags.text, ": expected at least ", wanted, " tokens, got ", ids.size()));
   }
-  return torch::tensor(at::ArrayRef(ids).slice(0, static_cast<size_t>(wanted)), torch::kLong)
+  return torch::tensor(ids, torch::kLong)
+      .narrow(0, 0, wanted)
       .view({flags.sequences, flags.length + 1});
 }
 
