@@ -113,18 +113,20 @@ struct DecodeSpeed {
 DecodeSpeed measure_decode(CausalLm model, int64_t batch, int64_t prompt_tokens,
                            int64_t new_tokens);
 
-// One point of `zebra bench generate`.
+// What `zebra bench generate` measures at.
 struct GenerationLoad {
-  int64_t batch = 1, prompt_tokens = 1, new_tokens = 64;
+  int64_t prompt_tokens = 1, new_tokens = 64;
   CacheOptions cache = {};
 };
 struct GenerationSpeed {
+  int64_t batch = 1;
   double prefill_seconds = 0;  // one row's prompt
   double decode_seconds = 0;   // of new_tokens steps of the whole batch
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
   int64_t cache_bytes = 0, reserved_bytes = 0;  // at the end
 };
-// Reads one prompt for real, gives every row of the batch a copy of its caches, and decodes.
-GenerationSpeed measure_generation(CausalLm model, const GenerationLoad& load);
+// Reads one prompt for real; then, for each batch, gives every row a copy of its caches and decodes.
+std::vector<GenerationSpeed> measure_generation(CausalLm model, const GenerationLoad& load,
+                                                const std::vector<int64_t>& batches);
 
 }  // namespace zebra

@@ -316,9 +316,9 @@ TEST_CASE("program: bench generate measures a hybrid beside its Llama at every l
   save(workshop() / "mixed", options, workshop() / "tokenizer");
   const auto json = nlohmann::json::parse(require_success(
       zebra({"bench", "generate", "mixed", "--llama", "llama", "--batches", "1,3", "--written", "5",
-             "--contexts", "20,90", "--batch", "2", "--new-tokens", "4", "--html", "bench.html",
+             "--contexts", "20,90", "--context-batches", "2,1", "--new-tokens", "4", "--html", "bench.html",
              "--json"})));
-  REQUIRE(json.at("sweeps").size() == 2);
+  REQUIRE(json.at("sweeps").size() == 3);
   const auto& points = json.at("sweeps")[1].at("points");
   REQUIRE(points.size() == 4);
   CHECK(points[0].at("model") == "hybrid");
@@ -331,7 +331,7 @@ TEST_CASE("program: bench generate measures a hybrid beside its Llama at every l
   CHECK_THAT(page, ContainsSubstring("<svg"));
   CHECK_THAT(page, ContainsSubstring("batch of 2, 4 tokens behind each context"));
   check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--contexts", "127",
-                       "--new-tokens", "4"}),
+                       "--new-tokens", "4", "--written", "4"}),
                 "expected at most the model's 128 tokens");
   check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--peer", "--peer-python",
                        "/bin/false", "--batches", "1", "--written", "1", "--contexts", "4"}),

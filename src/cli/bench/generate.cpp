@@ -3,7 +3,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <iomanip>
+#include <iterator>
 #include <sstream>
 
 #include "base/file.h"
@@ -21,7 +23,8 @@ namespace fs = std::filesystem;
 struct GenerationFlags {
   std::string model, llama, html, python = "python3";
   std::vector<int64_t> batches = {1, 8, 32}, contexts = {512, 2048, 8192, 16384};
-  int64_t batch = 8, new_tokens = 32, written = 256;
+  std::vector<int64_t> context_batches = {8};
+  int64_t new_tokens = 32, written = 256;
   bool json = false, peer = false;
   CacheOptions cache;
   MachineFlags machine;
@@ -90,31 +93,13 @@ Models load_models(const GenerationFlags& flags, const LoadOptions& machine) {
   return models;
 }
 
-// The loads of both protocols.
-std::vector<std::pair<std::string, std::vector<GenerationLoad>>> loads_of(const GenerationFlags& flags) {
-  std::vector<GenerationLoad> by_batch, by_context;
-  for (const int64_t batch : flags.batches) {
-    by_batch.push_back(
-        {.batch = batch, .prompt_tokens = 1, .new_tokens = flags.written, .cache = flags.cache});
-  }
-  for (const int64_t context : flags.contexts) {
-    by_context.push_back({.batch = flags.batch,
-                          .prompt_tokens = context,
-                          .new_tokens = flags.new_tokens,
-                          .cache = flags.cache});
-  }
-  return {{"batch", by_batch}, {"context", by_context}};
-}
-
-void check_lengths(const Models& models, const std::vector<GenerationLoad>& loads) {
+void check_length(const Models& models, const GenerationLoad& load) {
   for (const auto* model : {&models.hybrid, &models.llama}) {
     const int64_t most = (*model)->options().max_position_embeddings;
-    for (const auto& load : loads) {
-      if (load.prompt_tokens + load.new_tokens <= most) continue;
-      throw ConfigError(str("bench generate: expected at most the model's ", most,
-                            " tokens, got a context of ", load.prompt_tokens, " and ",
-                            load.new_tokens, " new tokens"));
-    }
+    if (load.prompt_tokens + load.new_tokens <= most) continue;
+    throw ConfigError(str("bench generate: expected at most the model's ", most,
+                          " tokens, got a context of ", load.prompt_tokens, " and ",
+                          load.new_tokens, " new tokens"));
   }
 }
 
@@ -137,49 +122,87 @@ class PeerFolder {
   fs::path path_;
 };
 
-std::vector<GenerationSweep> measure(const GenerationFlags& flags, const Models& models,
-                                     std::string& peer_version) {
-  const auto plan = loads_of(flags);
-  std::unique_ptr<PeerFolder> folder;
-  if (flags.peer) folder = std::make_unique<PeerFolder>(models.llama);
-  Progress progress("bench generate",
-                    2 * static_cast<int64_t>(flags.batches.size() + flags.contexts.size()),
-                    /*tokens_per_step=*/0);
-  int64_t done = 0;
-  std::vector<GenerationSweep> sweeps;
-  for (const auto& [varied, loads] : plan) {
-    if (loads.empty()) continue;
-    check_lengths(models, loads);
-    GenerationSweep sweep{.title = varied == "batch"
-                                       ? str("a prompt of 1 token, ", flags.written, " written")
-                                       : str("batch of ", flags.batch, ", ", flags.new_tokens,
-                                             " tokens behind each context"),
-                          .varied = varied,
-                          .points = {}};
-    for (const auto& load : loads) {
-      for (const auto& [name, model] : {std::pair{"hybrid", models.hybrid}, {"llama", models.llama}}) {
-        progress.update(done++, str(name, ", batch ", load.batch, ", context ", load.prompt_tokens));
-        sweep.points.push_back({name, load, measure_generation(model, load)});
-      }
-    }
-    if (folder) {
-      const auto peer =
-          run_transformers(flags.python, folder->path(), loads, at::get_num_threads());
-      peer_version = peer.version;
-      for (size_t i = 0; i < loads.size(); ++i) {
-        sweep.points.push_back({"transformers", loads[i], peer.speeds[i]});
-      }
-    }
-    sweeps.push_back(std::move(sweep));
+// The models of one run, one after another at each load.
+class Measurement {
+ public:
+  Measurement(const GenerationFlags& flags, const Models& models)
+      : flags_(flags),
+        models_(models),
+        progress_("bench generate", static_cast<int64_t>(1 + flags.contexts.size()) * models_count(),
+                  /*tokens_per_step=*/0) {
+    if (flags.peer) folder_ = std::make_unique<PeerFolder>(models.llama);
   }
-  progress.update(done, "");
-  progress.finish();
-  return sweeps;
-}
+
+  std::vector<GenerationSweep> run() {
+    check_length(models_, by_batch_load());
+    for (const int64_t context : flags_.contexts) check_length(models_, context_load(context));
+    std::vector<GenerationSweep> sweeps = {
+        {.title = str("a prompt of 1 token, ", flags_.written, " written"),
+         .varied = "batch",
+         .points = points_at(by_batch_load(), flags_.batches)}};
+    std::vector<GenerationPoint> points;
+    for (const int64_t context : flags_.contexts) {
+      const auto more = points_at(context_load(context), flags_.context_batches);
+      points.insert(points.end(), more.begin(), more.end());
+    }
+    for (const int64_t batch : flags_.context_batches) {
+      GenerationSweep sweep{.title = str("batch of ", batch, ", ", flags_.new_tokens,
+                                         " tokens behind each context"),
+                            .varied = "context",
+                            .points = {}};
+      std::copy_if(points.begin(), points.end(), std::back_inserter(sweep.points),
+                   [&](const GenerationPoint& point) { return point.speed.batch == batch; });
+      if (!sweep.points.empty()) sweeps.push_back(std::move(sweep));
+    }
+    progress_.update(done_, "");
+    progress_.finish();
+    return sweeps;
+  }
+
+  const std::string& peer_version() const { return peer_version_; }
+
+ private:
+  int64_t models_count() const { return flags_.peer ? 3 : 2; }
+
+  GenerationLoad by_batch_load() const {
+    return {.prompt_tokens = 1, .new_tokens = flags_.written, .cache = flags_.cache};
+  }
+  GenerationLoad context_load(int64_t context) const {
+    return {.prompt_tokens = context, .new_tokens = flags_.new_tokens, .cache = flags_.cache};
+  }
+
+  std::vector<GenerationPoint> points_at(const GenerationLoad& load,
+                                         const std::vector<int64_t>& batches) {
+    std::vector<GenerationPoint> points;
+    const auto add = [&](const char* name, const std::vector<GenerationSpeed>& speeds) {
+      for (const auto& speed : speeds) points.push_back({name, load, speed});
+    };
+    const auto announce = [&](const char* name) {
+      progress_.update(done_++, str(name, ", context ", load.prompt_tokens));
+      return name;
+    };
+    add(announce("hybrid"), measure_generation(models_.hybrid, load, batches));
+    add(announce("llama"), measure_generation(models_.llama, load, batches));
+    if (!folder_) return points;
+    const auto* name = announce("transformers");
+    const auto peer =
+        run_transformers(flags_.python, folder_->path(), load, batches, at::get_num_threads());
+    peer_version_ = peer.version;
+    add(name, peer.speeds);
+    return points;
+  }
+
+  const GenerationFlags& flags_;
+  const Models& models_;
+  Progress progress_;
+  std::unique_ptr<PeerFolder> folder_;
+  int64_t done_ = 0;
+  std::string peer_version_;
+};
 
 nlohmann::ordered_json as_json(const GenerationPoint& point) {
   return {{"model", point.model},
-          {"batch", point.load.batch},
+          {"batch", point.speed.batch},
           {"prompt_tokens", point.load.prompt_tokens},
           {"new_tokens", point.load.new_tokens},
           {"prefill_tokens_per_second", point.speed.prefill_tokens_per_second},
@@ -194,7 +217,7 @@ std::string as_text(const GenerationSweep& sweep) {
       << "model         batch  context  prefill tok/s  decode tok/s   cache bytes\n";
   for (const auto& point : sweep.points) {
     out << std::left << std::setw(13) << point.model << std::right << std::setw(6)
-        << point.load.batch << std::setw(9) << point.load.prompt_tokens << std::fixed
+        << point.speed.batch << std::setw(9) << point.load.prompt_tokens << std::fixed
         << std::setprecision(1) << std::setw(15) << point.speed.prefill_tokens_per_second
         << std::setw(14) << point.speed.decode_tokens_per_second << std::setw(14)
         << point.speed.cache_bytes << "\n";
@@ -205,8 +228,9 @@ std::string as_text(const GenerationSweep& sweep) {
 void bench_generation(const GenerationFlags& flags) {
   const auto machine = flags.machine.use();
   const auto models = load_models(flags, machine);
-  std::string peer;
-  const auto sweeps = measure(flags, models, peer);
+  Measurement measurement(flags, models);
+  const auto sweeps = measurement.run();
+  const auto& peer = measurement.peer_version();
   auto about = str(models.about, ". ", flags.machine.device, ", ", flags.machine.dtype, ", ",
                    at::get_num_threads(), " threads. Parameters: ",
                    count_parameters(models.hybrid->options()), " and ",
@@ -251,7 +275,7 @@ void add_bench_generate(CLI::App& app, Action& action) {
   list("--batches", flags->batches, "Batches of the first sweep, prompt of 1 token [1,8,32]");
   number("--written", flags->written, "Tokens that each row of it writes [256]");
   list("--contexts", flags->contexts, "Contexts of the second sweep [512,2048,8192,16384]");
-  number("--batch", flags->batch, "Batch of the second sweep [8]");
+  list("--context-batches", flags->context_batches, "Batches of the second sweep [8]");
   number("--new-tokens", flags->new_tokens, "Tokens written behind each context [32]");
   declare_cache(verb, flags->cache);
   verb->add_flag("--peer", flags->peer, "Also Hugging Face transformers on the Llama's weights");

@@ -18,7 +18,7 @@ struct GenerationPoint {
 
 // A sweep: points of several models over one thing that changes.
 struct GenerationSweep {
-  std::string title;   // "prompt of 1 token, by batch"
+  std::string title;   // "batch of 8, 32 tokens behind each context"
   std::string varied;  // "batch" or "context"
   std::vector<GenerationPoint> points;
 };

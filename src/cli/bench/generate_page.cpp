@@ -17,7 +17,7 @@ std::string fixed(double value, int decimals) {
 }
 
 double place(const GenerationSweep& sweep, const GenerationPoint& point) {
-  return static_cast<double>(sweep.varied == "batch" ? point.load.batch : point.load.prompt_tokens);
+  return static_cast<double>(sweep.varied == "batch" ? point.speed.batch : point.load.prompt_tokens);
 }
 
 std::string chart(const GenerationSweep& sweep, const std::string& title,
@@ -40,7 +40,7 @@ std::string row(const GenerationPoint& point) {
   std::string cells = "<td>" + escape_html(point.model) + "</td>";
   const double mib = static_cast<double>(speed.cache_bytes) / (1024.0 * 1024.0);
   for (const auto& cell :
-       {std::to_string(load.batch), std::to_string(load.prompt_tokens),
+       {std::to_string(speed.batch), std::to_string(load.prompt_tokens),
         fixed(speed.prefill_tokens_per_second, 1), fixed(speed.decode_tokens_per_second, 1),
         speed.cache_bytes > 0 ? fixed(mib, 2) : std::string("-")}) {
     cells += "<td>" + cell + "</td>";

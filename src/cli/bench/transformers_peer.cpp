@@ -13,7 +13,7 @@ namespace zebra {
 namespace {
 
 constexpr const char* kScript = R"py(
-import json, sys, time
+import copy, json, sys, time
 task = json.load(open(sys.argv[1]))
 import torch, transformers
 from transformers import AutoModelForCausalLM, DynamicCache
@@ -44,19 +44,18 @@ def prefilled(tokens):
         out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return cache, out.logits[:, -1:].argmax(-1)
 
+cache, token = prefilled(min(64, task["prompt_tokens"]))
+decode(cache, token, 2)
+began = time.perf_counter()
+cache, token = prefilled(task["prompt_tokens"])
+prefill = time.perf_counter() - began
 speeds = []
-for load in task["loads"]:
-    batch, new = load["batch"], load["new_tokens"]
-    cache, token = prefilled(load["prompt_tokens"])
-    decode(copied(cache, batch), token.expand(batch, 1), 4)
+for batch in task["batches"]:
+    rows, tokens = copied(copy.deepcopy(cache), batch), token.expand(batch, 1)
     began = time.perf_counter()
-    cache, token = prefilled(load["prompt_tokens"])
-    prefill = time.perf_counter() - began
-    cache = copied(cache, batch)
-    began = time.perf_counter()
-    cache = decode(cache, token.expand(batch, 1), new)
+    rows = decode(rows, tokens, task["new_tokens"])
     seconds = time.perf_counter() - began
-    bytes_held = sum(t.numel() * t.element_size() for t in tensors(cache))
+    bytes_held = sum(t.numel() * t.element_size() for t in tensors(rows))
     speeds.append({"prefill": prefill, "decode": seconds, "bytes": bytes_held})
 print("RESULT " + json.dumps({
     "version": f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -92,24 +91,13 @@ std::string last_line(const std::string& text) {
   return text.substr(begin, last + 1 - begin);
 }
 
-nlohmann::json task_of(const std::string& folder, const std::vector<GenerationLoad>& loads,
-                       int64_t threads) {
-  nlohmann::json task = {{"folder", folder}, {"threads", threads}, {"loads", nlohmann::json::array()}};
-  for (const auto& load : loads) {
-    task["loads"].push_back({{"batch", load.batch},
-                             {"prompt_tokens", load.prompt_tokens},
-                             {"new_tokens", load.new_tokens}});
-  }
-  return task;
-}
-
-GenerationSpeed speed_of(const GenerationLoad& load, const nlohmann::json& measured) {
-  GenerationSpeed speed;
+GenerationSpeed speed_of(const GenerationLoad& load, int64_t batch, const json& measured) {
+  GenerationSpeed speed{.batch = batch};
   speed.prefill_seconds = measured.at("prefill").get<double>();
   speed.decode_seconds = measured.at("decode").get<double>();
   speed.prefill_tokens_per_second = static_cast<double>(load.prompt_tokens) / speed.prefill_seconds;
   speed.decode_tokens_per_second =
-      static_cast<double>(load.batch * load.new_tokens) / speed.decode_seconds;
+      static_cast<double>(batch * load.new_tokens) / speed.decode_seconds;
   speed.cache_bytes = speed.reserved_bytes = measured.at("bytes").get<int64_t>();
   return speed;
 }
@@ -117,10 +105,16 @@ GenerationSpeed speed_of(const GenerationLoad& load, const nlohmann::json& measu
 }  // namespace
 
 PeerResult run_transformers(const std::string& python, const std::string& folder,
-                            const std::vector<GenerationLoad>& loads, int64_t threads) {
+                            const GenerationLoad& load, const std::vector<int64_t>& batches,
+                            int64_t threads) {
   namespace fs = std::filesystem;
   const auto place = fs::path(folder);
-  write_file_atomic(place / "bench.json", task_of(fs::absolute(folder).string(), loads, threads).dump());
+  const json task = {{"folder", fs::absolute(folder).string()},
+                     {"threads", threads},
+                     {"prompt_tokens", load.prompt_tokens},
+                     {"new_tokens", load.new_tokens},
+                     {"batches", batches}};
+  write_file_atomic(place / "bench.json", task.dump());
   write_file_atomic(place / "bench.py", kScript);
   const auto errors = place / "bench.err";
   const auto result = run_command(quoted(python) + " " + quoted((place / "bench.py").string()) + " " +
@@ -134,8 +128,8 @@ PeerResult run_transformers(const std::string& python, const std::string& folder
   }
   const auto parsed = parse_json(result.out.substr(found + 7), "--peer");
   PeerResult peer{.version = parsed.at("version").get<std::string>(), .speeds = {}};
-  for (size_t i = 0; i < loads.size(); ++i) {
-    peer.speeds.push_back(speed_of(loads[i], parsed.at("speeds").at(i)));
+  for (size_t i = 0; i < batches.size(); ++i) {
+    peer.speeds.push_back(speed_of(load, batches[i], parsed.at("speeds").at(i)));
   }
   return peer;
 }

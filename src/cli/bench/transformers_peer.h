@@ -9,14 +9,15 @@
 
 namespace zebra {
 
-// Measures the Llama of a model folder at each load, as measure_generation() does: one real prefill,
-// its cache copied to every row, greedy steps. cache_bytes are those of its key and value tensors.
+// Measures the Llama of a model folder as measure_generation() does: one real prefill, its cache
+// copied to every row, greedy steps. cache_bytes are those of its key and value tensors.
 // ConfigError when this Python lacks torch or transformers.
 struct PeerResult {
   std::string version;  // "transformers 5.17.0, torch 2.11.0"
   std::vector<GenerationSpeed> speeds;
 };
 PeerResult run_transformers(const std::string& python, const std::string& folder,
-                            const std::vector<GenerationLoad>& loads, int64_t threads);
+                            const GenerationLoad& load, const std::vector<int64_t>& batches,
+                            int64_t threads);
 
 }  // namespace zebra
