@@ -39,9 +39,8 @@ class Chat {
       : loaded_(loaded),
         flags_(flags),
         options_(std::move(options)),
-        template_(flags.format.empty()
-                      ? ChatTemplate::of_folder(flags.model, *loaded.tokenizer)
-                      : ChatTemplate::named(flags.format, *loaded.tokenizer)),
+        template_(flags.format.empty() ? ChatTemplate::of_folder(flags.model, *loaded.tokenizer)
+                                       : ChatTemplate::named(flags.format, *loaded.tokenizer)),
         conversation_(loaded.model, options_) {
     reset();
   }
@@ -78,8 +77,9 @@ class Chat {
     return encode_chat(*loaded_.tokenizer, template_, messages, add_generation_prompt).ids;
   }
 
-  // What the model has not read of the messages, up to where the next answer begins. The last answer
-  // stands in the caches as it was made; only how the template closes it is still to be read.
+  // What the model has not read of the messages, up to where the next answer begins. The last
+  // answer stands in the caches as it was made; only how the template closes it is still to be
+  // read.
   Ids unread(const std::vector<ChatMessage>& asked) {
     const auto whole = encoded(asked, /*add_generation_prompt=*/true);
     const auto opened = read_;
@@ -92,7 +92,8 @@ class Chat {
       conversation_ = Conversation(loaded_.model, options_);
       return whole;
     }
-    auto closing = std::find_if(last->begin(), last->end(), [&](int64_t id) { return is_stop(id); });
+    auto closing =
+        std::find_if(last->begin(), last->end(), [&](int64_t id) { return is_stop(id); });
     if (closing != last->end() && ended_) ++closing;  // the model made it itself
     Ids fresh(closing, last->end());
     fresh.insert(fresh.end(), next->begin(), next->end());

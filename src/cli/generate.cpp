@@ -48,7 +48,8 @@ std::vector<Row> make_rows(const GenerateFlags& flags, const LoadedModel& loaded
   std::vector<Row> rows;
   for (const auto& prompt : all_prompts(flags)) {
     for (int64_t i = 0; i < flags.samples; ++i) {
-      Row row{.prompt = prompt, .text = tokenizer.encode(prompt), .ids = {}, .stream = {}, .made = {}};
+      Row row{
+          .prompt = prompt, .text = tokenizer.encode(prompt), .ids = {}, .stream = {}, .made = {}};
       row.ids = row.text;
       if (tokenizer.adds_bos()) row.ids.insert(row.ids.begin(), tokenizer.bos_id());
       if (row.ids.empty()) throw ConfigError("--prompt: expected a text, got an empty one");
@@ -126,9 +127,9 @@ nlohmann::ordered_json run_speculative(const GenerateFlags& flags, const LoadedM
   for (size_t i = 0; i < rows.size(); ++i) {
     auto own = options;  // row i draws with seed + i, as in a batch
     own.seed += i;
-    auto result = generate_speculative(
-        loaded.model, draft, rows[i].ids, own, flags.draft.tokens,
-        [&](int64_t id) { return output.hear(static_cast<int64_t>(i), id); });
+    auto result =
+        generate_speculative(loaded.model, draft, rows[i].ids, own, flags.draft.tokens,
+                             [&](int64_t id) { return output.hear(static_cast<int64_t>(i), id); });
     rows[i].made = std::move(result.row);
     rounds += result.rounds;
     proposed += result.proposed;
@@ -150,7 +151,8 @@ void generate_text(const GenerateFlags& flags) {
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   output.finish();
   if (!flags.json) return;
-  nlohmann::ordered_json result = {{"model", flags.model}, {"rows", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json result = {{"model", flags.model},
+                                   {"rows", nlohmann::ordered_json::array()}};
   int64_t tokens = 0;
   for (const auto& row : rows) {
     result["rows"].push_back(as_json(row));

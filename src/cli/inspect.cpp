@@ -141,8 +141,7 @@ std::string as_text(const ModelOptions& options, const Memory& memory) {
     out << std::setw(14) << i << "  " << name_of(options.layers[i]) << ranks_of(options, i) << "\n";
   }
   out << "KV cache    " << memory.bytes.per_token << " bytes a token (" << memory.dtype << "), "
-      << std::fixed << std::setprecision(2) << 100 * memory.kv_share()
-      << " % of the Llama's\n"
+      << std::fixed << std::setprecision(2) << 100 * memory.kv_share() << " % of the Llama's\n"
       << "state       " << memory.bytes.per_sequence << " bytes a sequence (" << memory.state_dtype
       << ")\n"
       << sequences_as_text(options, memory);

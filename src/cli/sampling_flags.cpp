@@ -60,10 +60,9 @@ namespace {
 
 int64_t token_id(const std::string& token, const Tokenizer& tokenizer) {
   const int64_t V = tokenizer.vocab_size();
-  const bool digits = !token.empty() && token.size() < 10 &&
-                      std::all_of(token.begin(), token.end(), [](char c) {
-                        return c >= '0' && c <= '9';
-                      });
+  const bool digits =
+      !token.empty() && token.size() < 10 &&
+      std::all_of(token.begin(), token.end(), [](char c) { return c >= '0' && c <= '9'; });
   if (digits) {
     const int64_t id = std::stoll(token);
     if (id < V) return id;

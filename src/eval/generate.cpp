@@ -110,8 +110,7 @@ std::vector<int64_t> pick_ids(const at::Tensor& logits, std::vector<RowInProgres
 
 std::vector<GeneratedRow> generate_rows(CausalLm model,
                                         const std::vector<std::vector<int64_t>>& prompts,
-                                        const GenerateOptions& options,
-                                        const TokenSink& on_token) {
+                                        const GenerateOptions& options, const TokenSink& on_token) {
   options.validate();
   for (size_t i = 0; i < prompts.size(); ++i) check_prompt(model, prompts[i], i, prompts.size());
   const torch::NoGradGuard no_grad;
@@ -137,7 +136,7 @@ std::vector<GeneratedRow> generate_rows(CausalLm model,
     if (alive.empty()) break;
     const auto input = torch::tensor(next, torch::kLong).unsqueeze(1).to(state.logits.device());
     const auto hidden = model->forward(input, /*segments=*/{}, &state.cache);  // (B, 1, D)
-    state.logits = model->logits(hidden.squeeze(1));                          // (B, V)
+    state.logits = model->logits(hidden.squeeze(1));                           // (B, V)
   }
   std::vector<GeneratedRow> made;
   for (auto& row : rows) made.push_back(std::move(row.made));
@@ -170,8 +169,8 @@ GeneratedRow Conversation::reply(const std::vector<int64_t>& ids,
   const int64_t context = model_->options().max_position_embeddings;
   const auto length = static_cast<int64_t>(ids_.size() + ids.size());
   if (length >= context) {
-    throw ConfigError(str("conversation: expected fewer than the model's ", context,
-                          " tokens, got ", length));
+    throw ConfigError(
+        str("conversation: expected fewer than the model's ", context, " tokens, got ", length));
   }
   std::vector<int64_t> fresh = unread_;
   fresh.insert(fresh.end(), ids.begin(), ids.end());

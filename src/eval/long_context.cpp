@@ -19,7 +19,7 @@ namespace {
 constexpr uint64_t kStoryStream = 77;  // of the stories that hide the needles
 constexpr int64_t kAnswerTokens = 48;
 
-constexpr std::array kThings = {"lantern", "harbor",  "violin", "orchard", "compass", "bakery",
+constexpr std::array kThings = {"lantern", "harbor",  "violin", "orchard", "compass",   "bakery",
                                 "castle",  "glacier", "parrot", "saddle",  "telescope", "quarry",
                                 "meadow",  "anchor",  "walnut", "chimney"};
 
@@ -133,11 +133,10 @@ struct Task {
   const char* name;
   Material (*make)(Random& random, double depth);
 };
-constexpr std::array kTasks = {Task{"niah_single", one_needle},
-                               Task{"niah_multikey", needle_among_others},
-                               Task{"niah_multivalue", several_values},
-                               Task{"variable_tracking", variable_tracking},
-                               Task{"common_words", common_words}};
+constexpr std::array kTasks = {
+    Task{"niah_single", one_needle}, Task{"niah_multikey", needle_among_others},
+    Task{"niah_multivalue", several_values}, Task{"variable_tracking", variable_tracking},
+    Task{"common_words", common_words}};
 
 const Task& task_of(const std::string& name) {
   for (const auto& task : kTasks) {
@@ -162,8 +161,7 @@ class Filler {
 
  private:
   void cut_next_story() {
-    const auto text =
-        story::make_story(seed_, kStoryStream, stories_++, /*held_out=*/false).text();
+    const auto text = story::make_story(seed_, kStoryStream, stories_++, /*held_out=*/false).text();
     for (size_t begin = 0; begin < text.size();) {
       size_t end = text.find_first_of(".!?", begin);
       end = end == std::string::npos ? text.size() : text.find_first_of(" \n", end);
@@ -316,8 +314,8 @@ std::vector<PositionLoss> loss_by_position(CausalLm model, const std::vector<int
   const int64_t own = bos >= 0 ? length : length + 1;  // ids of the text in a sequence
   const int64_t count = std::min(sequences, static_cast<int64_t>(ids.size()) / own);
   if (count < 1) {
-    throw ConfigError(str("loss by position: expected a text of at least ", own, " tokens, got ",
-                          ids.size()));
+    throw ConfigError(
+        str("loss by position: expected a text of at least ", own, " tokens, got ", ids.size()));
   }
   if (length > model->options().max_position_embeddings) {
     throw ConfigError(str("loss by position: expected at most the model's ",

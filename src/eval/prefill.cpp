@@ -60,7 +60,8 @@ at::Tensor read_rows(CausalLm& model, const std::vector<const std::vector<int64_
     }
     const auto hidden = model->extend(piece_of(rows, begin, counts).to(device), counts, cache);
     for (size_t b = 0; b < rows.size(); ++b) {
-      if (counts[b] > 0) last[b] = hidden.select(0, static_cast<int64_t>(b)).select(0, counts[b] - 1);
+      if (counts[b] > 0)
+        last[b] = hidden.select(0, static_cast<int64_t>(b)).select(0, counts[b] - 1);
     }
   }
   return torch::stack(last);

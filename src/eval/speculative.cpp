@@ -1,6 +1,6 @@
 // A draft proposes tokens one by one; the model scores all of them in one forward, keeps those that
-// pass, and draws one itself. With p the model's and q the draft's distribution, a proposal d passes
-// with probability min(1, p(d) / q(d)); the first that does not is replaced by a draw from
+// pass, and draws one itself. With p the model's and q the draft's distribution, a proposal d
+// passes with probability min(1, p(d) / q(d)); the first that does not is replaced by a draw from
 // max(p - q, 0), normalised. So every token has the distribution p.
 #include <algorithm>
 
@@ -108,8 +108,8 @@ SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
   check_draft(model, draft, draft_tokens);
   check_prompt(model, prompt, 0, 1);
   const torch::NoGradGuard no_grad;
-  const int64_t context = std::min(model->options().max_position_embeddings,
-                                   draft->options().max_position_embeddings);
+  const int64_t context =
+      std::min(model->options().max_position_embeddings, draft->options().max_position_embeddings);
   const auto length = static_cast<int64_t>(prompt.size());
   RowInProgress row(options, options.seed, length, model->options().max_position_embeddings);
   for (const int64_t id : prompt) row.sampler.see(id);
@@ -124,8 +124,8 @@ SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
   while (!ended) {
     const int64_t wanted = options.max_new_tokens - static_cast<int64_t>(row.made.ids.size()) - 1;
     const int64_t room = context - row.length() - 1;
-    const auto made = proposer.propose(
-        std::clamp<int64_t>(std::min(wanted, room), 0, draft_tokens), row.sampler);
+    const auto made =
+        proposer.propose(std::clamp<int64_t>(std::min(wanted, room), 0, draft_tokens), row.sampler);
     std::vector<int64_t> input = {last};
     input.insert(input.end(), made.ids.begin(), made.ids.end());
     const auto ids = torch::tensor(input, torch::kLong).unsqueeze(0);

@@ -36,8 +36,7 @@ TextStream::TextStream(const Tokenizer& tokenizer, const std::vector<int64_t>& c
 // unfinished character, unless all of it is wanted.
 std::string TextStream::decode_fresh(bool whole) {
   const auto from = ids_.begin() + static_cast<int64_t>(begin_);
-  const auto before =
-      tokenizer_.decode({from, ids_.begin() + static_cast<int64_t>(read_)});
+  const auto before = tokenizer_.decode({from, ids_.begin() + static_cast<int64_t>(read_)});
   const auto after = tokenizer_.decode({from, ids_.end()});
   if (!whole && (after.size() <= before.size() || after.ends_with(kReplacement))) return "";
   begin_ = read_;

@@ -164,8 +164,8 @@ TEST_CASE("program: inspect counts a hybrid's latent cache and its states") {
   CHECK(longest.at("bytes") == bytes);
   CHECK(longest.at("llama_bytes") == 2 * 96 * 128);
   CHECK(longest.at("share").get<double>() == Approx(static_cast<double>(bytes) / (2 * 96 * 128)));
-  const auto int8 = nlohmann::json::parse(require_success(zebra(
-      {"inspect", "hybrid", "--dtype", "int8", "--state-dtype", "bf16", "--json"})));
+  const auto int8 = nlohmann::json::parse(require_success(
+      zebra({"inspect", "hybrid", "--dtype", "int8", "--state-dtype", "bf16", "--json"})));
   CHECK(int8.at("cache").at("kv_bytes_per_token") == 12 + 2 * 4);
   CHECK(int8.at("cache").at("state_bytes_per_sequence") == 2 * state);
 }
@@ -237,7 +237,7 @@ TEST_CASE("program: several prompts and samples are continued in their order, as
 }
 
 TEST_CASE("program: a draft changes the speed and not the text; another tokenizer's is refused") {
-  const std::vector<std::string> plain = {"generate", "llama", "--prompt", "One day",
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
                                           "--max-new-tokens", "20"};
   auto drafted = plain;
   drafted.insert(drafted.end(), {"--draft", "llama", "--draft-tokens", "3"});
@@ -250,8 +250,8 @@ TEST_CASE("program: a draft changes the speed and not the text; another tokenize
 }
 
 TEST_CASE("program: a stop text ends the continuation before it, a stop token after it") {
-  const std::vector<std::string> plain = {"generate", "llama", "--prompt", "One day",
-                                          "--max-new-tokens", "20", "--json"};
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
+                                          "--max-new-tokens", "20",    "--json"};
   const auto whole = nlohmann::json::parse(require_success(zebra(plain))).at("rows")[0];
   const auto text = whole.at("text").get<std::string>();
   REQUIRE(text.size() > 6);
@@ -284,9 +284,9 @@ TEST_CASE("program: generate refuses what it cannot continue, in one line") {
 
 TEST_CASE("program: smaller caches are used when asked for") {
   for (const char* dtype : {"fp32", "bf16", "int8"}) {
-    const auto json = nlohmann::json::parse(require_success(
-        zebra({"generate", "llama", "--prompt", "One day", "--max-new-tokens", "4", "--cache-dtype",
-               dtype, "--state-dtype", "bf16", "--json"})));
+    const auto json = nlohmann::json::parse(
+        require_success(zebra({"generate", "llama", "--prompt", "One day", "--max-new-tokens", "4",
+                               "--cache-dtype", dtype, "--state-dtype", "bf16", "--json"})));
     CHECK(json.at("rows")[0].at("ids").size() == 4);
   }
   check_refused(zebra({"generate", "llama", "--prompt", "x", "--cache-dtype", "int4"}),
@@ -305,8 +305,9 @@ TEST_CASE("program: chat answers line by line, and the next answer knows the ear
   CHECK(two.starts_with(first));
   CHECK(talk("One day\n/reset\nOne day\n") == first + first);
   CHECK(talk("/exit\n").empty());
-  check_refused(run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt, "x\n"),
-                "lama3");
+  check_refused(
+      run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt, "x\n"),
+      "lama3");
 }
 
 TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
@@ -314,10 +315,10 @@ TEST_CASE("program: bench generate measures a hybrid beside its Llama at every l
   options.layers = {MixerKind::kAttention, MixerKind::kMamba2, MixerKind::kMamba2};
   options.mamba2 = {.hidden_size = 32, .num_heads = 4, .num_kv_heads = 2, .head_dim = 8};
   save(workshop() / "mixed", options, workshop() / "tokenizer");
-  const auto json = nlohmann::json::parse(require_success(
-      zebra({"bench", "generate", "mixed", "--llama", "llama", "--batches", "1,3", "--written", "5",
-             "--contexts", "20,90", "--context-batches", "2,1", "--new-tokens", "4", "--html", "bench.html",
-             "--json"})));
+  const auto json = nlohmann::json::parse(
+      require_success(zebra({"bench", "generate", "mixed", "--llama", "llama", "--batches", "1,3",
+                             "--written", "5", "--contexts", "20,90", "--context-batches", "2,1",
+                             "--new-tokens", "4", "--html", "bench.html", "--json"})));
   REQUIRE(json.at("sweeps").size() == 3);
   const auto& points = json.at("sweeps")[1].at("points");
   REQUIRE(points.size() == 4);

@@ -24,8 +24,8 @@ TEST_CASE("cache drift: smaller types drift a little, in tokens and in states") 
   const auto model = tiny_model({MixerKind::kMla, MixerKind::kMamba2, MixerKind::kAttention}, 3);
   torch::manual_seed(4);
   const auto ids = torch::randint(0, 250, {2, 41}, torch::kLong);
-  for (const CacheOptions& options : {CacheOptions{.tokens = CacheDtype::kInt8},
-                                      CacheOptions{.state = CacheDtype::kBfloat16}}) {
+  for (const CacheOptions& options :
+       {CacheOptions{.tokens = CacheDtype::kInt8}, CacheOptions{.state = CacheDtype::kBfloat16}}) {
     const auto drift = measure_cache_drift(model, ids, 10, options);
     CHECK(drift.kl_per_token > 0);
     CHECK(drift.kl_per_token < 1e-3);

@@ -233,7 +233,8 @@ TEST_CASE("conversation: turns continue the caches, and nothing goes through the
     const GenerateOptions options{.max_new_tokens = 6, .prefill_chunk = 4};
     Conversation chat(model, options);
     std::vector<int64_t> text;
-    for (const auto& turn : std::vector<std::vector<int64_t>>{{7, 8, 9}, {20}, {1, 2, 3, 4, 5, 6}}) {
+    for (const auto& turn :
+         std::vector<std::vector<int64_t>>{{7, 8, 9}, {20}, {1, 2, 3, 4, 5, 6}}) {
       text.insert(text.end(), turn.begin(), turn.end());
       const auto expected = generate_rows(model, {text}, options).front().ids;
       CHECK(chat.reply(turn).ids == expected);

@@ -74,7 +74,8 @@ TEST_CASE("loss by position: buckets hold the mean nats of a chain of known prob
         std::vector<int64_t> row(ids.begin() + s * own, ids.begin() + (s + 1) * own);
         if (bos >= 0) row.insert(row.begin(), bos);
         for (int64_t t = bucket.begin; t < bucket.end; ++t) {
-          total -= log_p[row[static_cast<size_t>(t)]][row[static_cast<size_t>(t) + 1]].item<double>();
+          total -=
+              log_p[row[static_cast<size_t>(t)]][row[static_cast<size_t>(t) + 1]].item<double>();
         }
       }
       CHECK(bucket.nats_per_token ==

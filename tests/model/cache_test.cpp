@@ -178,8 +178,8 @@ TEST_CASE("model: rows of unequal lengths give what each gives alone, piece afte
     auto cache = model->make_cache(3);
     std::vector<ModelCache> alone;
     for (int b = 0; b < 3; ++b) alone.push_back(model->make_cache(1));
-    const std::vector<std::vector<int64_t>> pieces = {{5, 17, 1}, {1, 1, 1}, {9, 0, 30}, {1, 1, 1},
-                                                      {40, 2, 3}, {3, 3, 3}};
+    const std::vector<std::vector<int64_t>> pieces = {{5, 17, 1}, {1, 1, 1},  {9, 0, 30},
+                                                      {1, 1, 1},  {40, 2, 3}, {3, 3, 3}};
     for (const auto& counts : pieces) {
       const auto rows = ragged(counts);
       const auto together = model->extend(rows.ids, counts, cache);
@@ -255,7 +255,8 @@ TEST_CASE("model: chosen and appended rows continue as they would have") {
   }
 }
 
-TEST_CASE("model: long pieces of MLA expand, short ones stay in the latent space, with one result") {
+TEST_CASE(
+    "model: long pieces of MLA expand, short ones stay in the latent space, with one result") {
   torch::NoGradGuard no_grad;
   auto model = make({MixerKind::kMla}, torch::kFloat);
   const auto input = ids(2, 600);

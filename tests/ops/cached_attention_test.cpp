@@ -63,11 +63,10 @@ at::Tensor twin(const CachedAttentionInput& in) {
   for (int64_t b = 0; b < in.q.size(0); ++b) {
     const int64_t S = in.first[static_cast<size_t>(b)] + T;
     const auto k = get_tokens(in.keys, S, at::kDouble).narrow(0, b, 1).view({1, S, in.groups, H});
-    const auto v = in.values.values.defined()
-                       ? get_tokens(in.values, S, at::kDouble)
-                             .narrow(0, b, 1)
-                             .view({1, S, in.groups, in.value_width})
-                       : k.narrow(3, 0, in.value_width);
+    const auto v = in.values.values.defined() ? get_tokens(in.values, S, at::kDouble)
+                                                    .narrow(0, b, 1)
+                                                    .view({1, S, in.groups, in.value_width})
+                                              : k.narrow(3, 0, in.value_width);
     rows.push_back(reference::causal_attention(in.q.narrow(0, b, 1).to(at::kDouble), k, v, in.scale,
                                                at::Tensor()));
   }
@@ -77,7 +76,8 @@ at::Tensor twin(const CachedAttentionInput& in) {
 using Form = at::Tensor (*)(const CachedAttentionInput&);
 
 TEST_CASE("cached_attention: kernel and LibTorch's form equal the slow twin, rows of any length") {
-  const Form form = GENERATE(Form{detail::cached_attention_cpu}, Form{detail::cached_attention_any});
+  const Form form =
+      GENERATE(Form{detail::cached_attention_cpu}, Form{detail::cached_attention_any});
   for (const auto& shape : kShapes) {
     INFO("T " << shape.T << ", N " << shape.N << ", H " << shape.H);
     const auto exact = input_of(shape, at::kDouble, at::kDouble);
@@ -88,7 +88,8 @@ TEST_CASE("cached_attention: kernel and LibTorch's form equal the slow twin, row
 }
 
 TEST_CASE("cached_attention: bfloat16 and int8 tokens are read as the numbers they stand for") {
-  const Form form = GENERATE(Form{detail::cached_attention_cpu}, Form{detail::cached_attention_any});
+  const Form form =
+      GENERATE(Form{detail::cached_attention_cpu}, Form{detail::cached_attention_any});
   const auto stored = GENERATE(at::kBFloat16, at::kChar);
   for (const auto& shape : kShapes) {
     INFO("T " << shape.T << ", N " << shape.N << ", H " << shape.H);

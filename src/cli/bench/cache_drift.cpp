@@ -28,8 +28,7 @@ at::Tensor sequences_of(const DriftFlags& flags, const LoadedModel& loaded) {
   const auto ids = loaded.tokenizer->encode(read_file(flags.text));
   const int64_t wanted = flags.sequences * (flags.length + 1);
   if (static_cast<int64_t>(ids.size()) < wanted) {
-    throw ConfigError(
-        str(flags.text, ": expected at least ", wanted, " tokens, got ", ids.size()));
+    throw ConfigError(str(flags.text, ": expected at least ", wanted, " tokens, got ", ids.size()));
   }
   return torch::tensor(ids, torch::kLong)
       .narrow(0, 0, wanted)
@@ -59,8 +58,8 @@ void bench_drift(const DriftFlags& flags) {
                                       {CacheDtype::kInt8, CacheDtype::kFloat32},
                                       {CacheDtype::kModel, CacheDtype::kBfloat16},
                                       {CacheDtype::kInt8, CacheDtype::kBfloat16}}) {
-    const auto drift = measure_cache_drift(loaded.model, ids, flags.read,
-                                           {.tokens = tokens, .state = state});
+    const auto drift =
+        measure_cache_drift(loaded.model, ids, flags.read, {.tokens = tokens, .state = state});
     rows.push_back({{"tokens", std::string(enum_name(tokens))},
                     {"states", std::string(enum_name(state))},
                     {"nats_per_token", drift.nats_per_token},

@@ -128,7 +128,8 @@ class Measurement {
   Measurement(const GenerationFlags& flags, const Models& models)
       : flags_(flags),
         models_(models),
-        progress_("bench generate", static_cast<int64_t>(1 + flags.contexts.size()) * models_count(),
+        progress_("bench generate",
+                  static_cast<int64_t>(1 + flags.contexts.size()) * models_count(),
                   /*tokens_per_step=*/0) {
     if (flags.peer) folder_ = std::make_unique<PeerFolder>(models.llama);
   }
@@ -146,10 +147,10 @@ class Measurement {
       points.insert(points.end(), more.begin(), more.end());
     }
     for (const int64_t batch : flags_.context_batches) {
-      GenerationSweep sweep{.title = str("batch of ", batch, ", ", flags_.new_tokens,
-                                         " tokens behind each context"),
-                            .varied = "context",
-                            .points = {}};
+      GenerationSweep sweep{
+          .title = str("batch of ", batch, ", ", flags_.new_tokens, " tokens behind each context"),
+          .varied = "context",
+          .points = {}};
       std::copy_if(points.begin(), points.end(), std::back_inserter(sweep.points),
                    [&](const GenerationPoint& point) { return point.speed.batch == batch; });
       if (!sweep.points.empty()) sweeps.push_back(std::move(sweep));
@@ -232,8 +233,8 @@ void bench_generation(const GenerationFlags& flags) {
   const auto sweeps = measurement.run();
   const auto& peer = measurement.peer_version();
   auto about = str(models.about, ". ", flags.machine.device, ", ", flags.machine.dtype, ", ",
-                   at::get_num_threads(), " threads. Parameters: ",
-                   count_parameters(models.hybrid->options()), " and ",
+                   at::get_num_threads(),
+                   " threads. Parameters: ", count_parameters(models.hybrid->options()), " and ",
                    count_parameters(models.llama->options()), ".");
   if (!peer.empty()) about += " Peer: " + peer + ".";
   if (!flags.html.empty()) write_file_atomic(flags.html, generation_page(sweeps, about));
@@ -246,7 +247,8 @@ void bench_generation(const GenerationFlags& flags) {
   for (const auto& sweep : sweeps) {
     nlohmann::ordered_json points = nlohmann::ordered_json::array();
     for (const auto& point : sweep.points) points.push_back(as_json(point));
-    result["sweeps"].push_back({{"title", sweep.title}, {"varied", sweep.varied}, {"points", points}});
+    result["sweeps"].push_back(
+        {{"title", sweep.title}, {"varied", sweep.varied}, {"points", points}});
   }
   print_json(result);
 }
@@ -255,8 +257,9 @@ void bench_generation(const GenerationFlags& flags) {
 
 void add_bench_generate(CLI::App& app, Action& action) {
   auto flags = std::make_shared<GenerationFlags>();
-  auto* verb = add_verb(app, "generate", "Tokens a second and cache bytes of a hybrid and its Llama",
-                        "zebra bench generate --contexts 512,4096 --html generation.html");
+  auto* verb =
+      add_verb(app, "generate", "Tokens a second and cache bytes of a hybrid and its Llama",
+               "zebra bench generate --contexts 512,4096 --html generation.html");
   verb->add_option("model", flags->model, "Hybrid [one of 40 million random weights]")
       ->type_name("MODEL");
   verb->add_option("--llama", flags->llama, "Its Llama [the same shape, random weights]")

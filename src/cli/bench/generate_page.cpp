@@ -17,7 +17,8 @@ std::string fixed(double value, int decimals) {
 }
 
 double place(const GenerationSweep& sweep, const GenerationPoint& point) {
-  return static_cast<double>(sweep.varied == "batch" ? point.speed.batch : point.load.prompt_tokens);
+  return static_cast<double>(sweep.varied == "batch" ? point.speed.batch
+                                                     : point.load.prompt_tokens);
 }
 
 std::string chart(const GenerationSweep& sweep, const std::string& title,
@@ -62,16 +63,18 @@ std::string generation_page(const std::vector<GenerationSweep>& sweeps, const st
   std::string page =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
       "<title>zebra bench generate</title><style>" +
-      std::string(kReportStyle) + "</style></head><body>\n<h1>Generation</h1>\n<p class=\"about\">" +
-      escape_html(about) + "</p>\n";
+      std::string(kReportStyle) +
+      "</style></head><body>\n<h1>Generation</h1>\n<p class=\"about\">" + escape_html(about) +
+      "</p>\n";
   for (const auto& sweep : sweeps) {
     page += "<h2>" + escape_html(sweep.title) + "</h2>\n<div class=\"charts\">\n";
     page += chart(sweep, "decode, tokens/s",
                   [](const GenerationPoint& p) { return p.speed.decode_tokens_per_second; });
     page += chart(sweep, "prefill of a row, tokens/s",
                   [](const GenerationPoint& p) { return p.speed.prefill_tokens_per_second; });
-    page += chart(sweep, "caches, bytes",
-                  [](const GenerationPoint& p) { return static_cast<double>(p.speed.cache_bytes); });
+    page += chart(sweep, "caches, bytes", [](const GenerationPoint& p) {
+      return static_cast<double>(p.speed.cache_bytes);
+    });
     page += "</div>\n" + table(sweep);
   }
   return page + "</body></html>\n";

@@ -24,11 +24,11 @@ struct LongContextFlags {
   MachineFlags machine;
 };
 
-std::vector<LongContextScore> score_tasks(const LongContextFlags& flags, const LoadedModel& loaded) {
+std::vector<LongContextScore> score_tasks(const LongContextFlags& flags,
+                                          const LoadedModel& loaded) {
   const auto tasks = flags.tasks.empty() ? long_context_tasks() : flags.tasks;
-  const GenerateOptions options{.seed = flags.seed,
-                                .stop_ids = loaded.model->options().eos_token_ids,
-                                .cache = flags.cache};
+  const GenerateOptions options{
+      .seed = flags.seed, .stop_ids = loaded.model->options().eos_token_ids, .cache = flags.cache};
   Progress progress("long context", static_cast<int64_t>(tasks.size() * flags.lengths.size()),
                     /*tokens_per_step=*/0);
   std::vector<LongContextScore> scores;
@@ -49,7 +49,8 @@ std::vector<LongContextScore> score_tasks(const LongContextFlags& flags, const L
   return scores;
 }
 
-std::vector<PositionLoss> score_text_file(const LongContextFlags& flags, const LoadedModel& loaded) {
+std::vector<PositionLoss> score_text_file(const LongContextFlags& flags,
+                                          const LoadedModel& loaded) {
   if (flags.text.empty()) return {};
   const int64_t length = *std::max_element(flags.lengths.begin(), flags.lengths.end());
   const auto ids = loaded.tokenizer->encode(read_file(flags.text));
@@ -87,9 +88,8 @@ nlohmann::ordered_json as_json(const std::vector<LongContextScore>& scores,
                                {"by_depth", score.by_depth}});
   }
   for (const auto& loss : losses) {
-    result["loss_by_position"].push_back({{"begin", loss.begin},
-                                          {"end", loss.end},
-                                          {"nats_per_token", loss.nats_per_token}});
+    result["loss_by_position"].push_back(
+        {{"begin", loss.begin}, {"end", loss.end}, {"nats_per_token", loss.nats_per_token}});
   }
   return result;
 }
@@ -98,8 +98,8 @@ void bench_texts(const LongContextFlags& flags) {
   const auto machine = flags.machine.use();
   const auto loaded = load_with_tokenizer(flags.model, machine);
   if (!flags.show.empty()) {
-    const auto sample = make_long_context_sample(*loaded.tokenizer, flags.show, flags.lengths.front(),
-                                                 0.5, flags.seed);
+    const auto sample = make_long_context_sample(*loaded.tokenizer, flags.show,
+                                                 flags.lengths.front(), 0.5, flags.seed);
     std::string answers;
     for (const auto& answer : sample.answers) answers += (answers.empty() ? "" : ", ") + answer;
     return print(sample.prompt + "\n\n[" + answers + "]\n");

@@ -117,14 +117,16 @@ PeerResult run_transformers(const std::string& python, const std::string& folder
   write_file_atomic(place / "bench.json", task.dump());
   write_file_atomic(place / "bench.py", kScript);
   const auto errors = place / "bench.err";
-  const auto result = run_command(quoted(python) + " " + quoted((place / "bench.py").string()) + " " +
-                                  quoted((place / "bench.json").string()) + " 2> " +
-                                  quoted(errors.string()));
+  const auto result =
+      run_command(quoted(python) + " " + quoted((place / "bench.py").string()) + " " +
+                  quoted((place / "bench.json").string()) + " 2> " + quoted(errors.string()));
   const auto found = result.out.find("RESULT ");
   if (result.status != 0 || found == std::string::npos) {
     const auto line = last_line(fs::exists(errors) ? read_file(errors) : std::string());
-    throw ConfigError(str("--peer: expected ", python, " with torch and transformers (pip install "
-                          "torch transformers), got ", line.empty() ? "no result" : line));
+    throw ConfigError(str("--peer: expected ", python,
+                          " with torch and transformers (pip install "
+                          "torch transformers), got ",
+                          line.empty() ? "no result" : line));
   }
   const auto parsed = parse_json(result.out.substr(found + 7), "--peer");
   PeerResult peer{.version = parsed.at("version").get<std::string>(), .speeds = {}};
