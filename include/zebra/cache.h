@@ -26,10 +26,10 @@ struct EnumNames<CacheDtype> {
 };
 
 struct CacheOptions {
-  CacheDtype tokens = CacheDtype::kModel;    // of keys, values and latents; int8 by token
-  CacheDtype state = CacheDtype::kFloat32;   // of SSM states: fp32 or bf16; arithmetic stays fp32
-  int64_t block_tokens = 256;                // memory of a sequence grows by so many tokens
-  void validate() const;                     // throws ConfigError
+  CacheDtype tokens = CacheDtype::kModel;   // of keys, values and latents; int8 by token
+  CacheDtype state = CacheDtype::kFloat32;  // of SSM states: fp32 or bf16; arithmetic stays fp32
+  int64_t block_tokens = 256;               // memory of a sequence grows by so many tokens
+  void validate() const;                    // throws ConfigError
 };
 
 // Where the tokens of one forward pass stand in the cached sequences.

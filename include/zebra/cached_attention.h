@@ -31,9 +31,9 @@ void put_tokens(CachedTokens& store, const at::Tensor& fresh, const std::vector<
 at::Tensor get_tokens(const CachedTokens& store, int64_t count, at::ScalarType dtype);
 
 struct CachedAttentionInput {
-  at::Tensor q;         // (B, T, N, H)
-  CachedTokens keys;    // rows of G keys of width H
-  CachedTokens values;  // rows of G values; nothing stored: a value is the beginning of its key
+  at::Tensor q;             // (B, T, N, H)
+  CachedTokens keys;        // rows of G keys of width H
+  CachedTokens values;      // rows of G values; nothing stored: a value is the beginning of its key
   int64_t groups = 1;       // G; query head n reads group n / (N / G)
   int64_t value_width = 0;  // Hv
   double scale = 1;

@@ -125,7 +125,7 @@ struct GenerationSpeed {
   double prefill_tokens_per_second = 0, decode_tokens_per_second = 0;
   int64_t cache_bytes = 0, reserved_bytes = 0;  // at the end
 };
-// Reads one prompt for real; then, for each batch, gives every row a copy of its caches and decodes.
+// Reads one prompt for real; then decodes, batch by batch, each row with a copy of its caches.
 std::vector<GenerationSpeed> measure_generation(CausalLm model, const GenerationLoad& load,
                                                 const std::vector<int64_t>& batches);
 

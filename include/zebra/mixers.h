@@ -159,7 +159,7 @@ struct Mamba2Options {
   double norm_eps = 1e-5;
 };
 
-// Every piece puts new tensors in the places of the old ones, so that whoever holds a state keeps it.
+// Each piece puts new tensors in the places of the old, so that whoever holds a state keeps it.
 class Mamba2Cache : public LayerCache {
  public:
   Mamba2Cache(const CacheOptions& options, int64_t conv_width);

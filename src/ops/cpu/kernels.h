@@ -169,8 +169,8 @@ struct CachedAttention {
   Real* largest = nullptr;         // (items, rows)
   Real* sums = nullptr;            // (items, rows): sum of exp(score - largest)
 
-  int64_t rows() const { return T * (N / G); }              // queries of a group
-  int64_t lanes() const { return (rows() + 7) / 8 * 8; }    // padded to vectors
+  int64_t rows() const { return T * (N / G); }            // queries of a group
+  int64_t lanes() const { return (rows() + 7) / 8 * 8; }  // padded to vectors
   int64_t value_stride() const { return (Hv + 7) / 8 * 8; }
   int64_t pieces_of(int64_t b) const { return (first[b] + T - 1) / kAttentionPiece + 1; }
 };
