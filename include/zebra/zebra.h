@@ -1,11 +1,15 @@
 // The whole public interface.
 #pragma once
 
+#include "zebra/cache.h"
+#include "zebra/cached_attention.h"
+#include "zebra/chat_template.h"
 #include "zebra/checkpoint.h"
 #include "zebra/convert.h"
 #include "zebra/dataset.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
+#include "zebra/generate.h"
 #include "zebra/init.h"
 #include "zebra/layers.h"
 #include "zebra/losses.h"

@@ -33,6 +33,7 @@ void declare(CLI::App& app, Action& action) {
   add_generate(app, action);
   add_eval(app, action);
   add_data(app, action);
+  add_chat(app, action);
   add_bench(app, action);
 }
 

@@ -154,6 +154,22 @@ std::string layers_section(const Summary& summary) {
   return heading("Layers", "") + layer_map(summary.layers);
 }
 
+// Bytes of a whole sequence, states included, which the share of the KV cache leaves out.
+std::string sequence_table(const CacheSummary& cache) {
+  if (!cache.bytes_per_token || !cache.bytes_per_sequence || !cache.base_bytes_per_token) return "";
+  SummaryTable table;
+  table.columns = {"tokens of\na sequence", "base,\nbytes", "hybrid,\nbytes", "of that\nstates",
+                   "share"};
+  for (const int64_t tokens : {256, 2048, 16384, 131072}) {
+    const auto base = static_cast<double>(*cache.base_bytes_per_token * tokens);
+    const auto state = static_cast<double>(*cache.bytes_per_sequence);
+    const double hybrid = static_cast<double>(*cache.bytes_per_token * tokens) + state;
+    table.rows.push_back({std::to_string(tokens), short_number(base), short_number(hybrid),
+                          short_number(state), percent(hybrid / base, 2)});
+  }
+  return table_html(table, "");
+}
+
 std::string cache_section(const Summary& summary) {
   const auto& cache = summary.cache;
   if (!cache.kv_values_per_token || !cache.base_kv_values_per_token) return "";
@@ -171,7 +187,7 @@ std::string cache_section(const Summary& summary) {
   return heading("Cache", about + ".") + "<div class=\"lone\">" +
          bar_chart({{.label = "base", .text = text(base), .css_class = "attention", .value = base},
                     {.label = "hybrid", .text = mine, .css_class = "mla", .value = hybrid}}) +
-         "</div>\n";
+         "</div>\n" + sequence_table(cache);
 }
 
 // ---- training -----------------------------------------------------------------------------------

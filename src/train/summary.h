@@ -39,6 +39,8 @@ struct CacheSummary {
   std::optional<double> kv_share;  // of the base's, 0 ... 1
   std::optional<int64_t> state_values_per_sequence;
   std::optional<int64_t> base_kv_values_per_token;
+  // The same in bytes, in bfloat16 with float32 SSM states, as the caches hold them.
+  std::optional<int64_t> bytes_per_token, bytes_per_sequence, base_bytes_per_token;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -46,6 +48,9 @@ struct CacheSummary {
     visit("kv_share", kv_share);
     visit("state_values_per_sequence", state_values_per_sequence);
     visit("base_kv_values_per_token", base_kv_values_per_token);
+    visit("bytes_per_token", bytes_per_token);
+    visit("bytes_per_sequence", bytes_per_sequence);
+    visit("base_bytes_per_token", base_bytes_per_token);
   }
 };
 

@@ -156,6 +156,18 @@ TEST_CASE("program: inspect counts a hybrid's latent cache and its states") {
   const auto state = cache.at("state_values_per_sequence").get<int64_t>();
   CHECK(cache.at("state_bytes_per_sequence") == 2 * (state - ssm) + 4 * ssm);
   CHECK(json.at("layers").at(0).at("kv_lora_rank") == 8);
+
+  // A whole sequence: 12 numbers a token and the states, against 96 numbers a token.
+  const auto& longest = cache.at("sequences").back();
+  CHECK(longest.at("tokens") == 128);
+  const auto bytes = 2 * 12 * 128 + cache.at("state_bytes_per_sequence").get<int64_t>();
+  CHECK(longest.at("bytes") == bytes);
+  CHECK(longest.at("llama_bytes") == 2 * 96 * 128);
+  CHECK(longest.at("share").get<double>() == Approx(static_cast<double>(bytes) / (2 * 96 * 128)));
+  const auto int8 = nlohmann::json::parse(require_success(
+      zebra({"inspect", "hybrid", "--dtype", "int8", "--state-dtype", "bf16", "--json"})));
+  CHECK(int8.at("cache").at("kv_bytes_per_token") == 12 + 2 * 4);
+  CHECK(int8.at("cache").at("state_bytes_per_sequence") == 2 * state);
 }
 
 TEST_CASE("program: logits are those of the model, in any number of rows") {
@@ -201,6 +213,151 @@ TEST_CASE("program: generate prints the prompt and its continuation, the same fo
   CHECK(require_success(zebra(other)) != text);
   CHECK(require_success(zebra(
             {"generate", "llama", "--prompt", "One day", "--max-new-tokens", "0"})) == "One day\n");
+}
+
+TEST_CASE("program: several prompts and samples are continued in their order, as each is alone") {
+  write_text(workshop() / "prompts.txt", "One day\nThe cat sat\n");
+  const std::vector<std::string> common = {"--max-new-tokens", "6", "--json"};
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"generate", "llama"});
+    arguments.insert(arguments.end(), common.begin(), common.end());
+    return nlohmann::json::parse(require_success(zebra(arguments)));
+  };
+  const auto both = run({"--prompts", "prompts.txt", "--num-samples", "2"}).at("rows");
+  REQUIRE(both.size() == 4);
+  CHECK(both[0].at("prompt") == "One day");
+  CHECK(both[3].at("prompt") == "The cat sat");
+  CHECK(both[0].at("ids").size() == 6);
+  CHECK(both[0].at("stop_reason") == "length");
+  CHECK(both[0].at("ids") == both[1].at("ids"));  // greedy
+  CHECK(run({"--prompt", "The cat sat"}).at("rows")[0].at("ids") == both[2].at("ids"));
+  const auto text = require_success(
+      zebra({"generate", "llama", "--prompts", "prompts.txt", "--max-new-tokens", "0"}));
+  CHECK(text == "One day\nThe cat sat\n");
+}
+
+TEST_CASE("program: a draft changes the speed and not the text; another tokenizer's is refused") {
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
+                                          "--max-new-tokens", "20"};
+  auto drafted = plain;
+  drafted.insert(drafted.end(), {"--draft", "llama", "--draft-tokens", "3"});
+  CHECK(require_success(zebra(drafted)) == require_success(zebra(plain)));
+  drafted.emplace_back("--json");
+  const auto json = nlohmann::json::parse(require_success(zebra(drafted)));
+  CHECK(json.at("draft").at("accepted") == json.at("draft").at("proposed"));
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--draft", "wide"}),
+                "--draft wide: vocabulary: expected 320 entries as in the model, got 328");
+}
+
+TEST_CASE("program: a stop text ends the continuation before it, a stop token after it") {
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
+                                          "--max-new-tokens", "20",    "--json"};
+  const auto whole = nlohmann::json::parse(require_success(zebra(plain))).at("rows")[0];
+  const auto text = whole.at("text").get<std::string>();
+  REQUIRE(text.size() > 6);
+  auto stopped = plain;
+  const auto stop = text.substr(3, 3);
+  stopped.insert(stopped.end(), {"--stop", stop});
+  const auto row = nlohmann::json::parse(require_success(zebra(stopped))).at("rows")[0];
+  CHECK(row.at("text") == text.substr(0, text.find(stop)));
+  CHECK(row.at("stop_reason") == "stop_string");
+  auto by_token = plain;
+  by_token.insert(by_token.end(), {"--stop-token", std::to_string(whole.at("ids")[4].get<int>())});
+  CHECK(nlohmann::json::parse(require_success(zebra(by_token))).at("rows")[0].at("stop_reason") ==
+        "stop_token");
+}
+
+TEST_CASE("program: generate refuses what it cannot continue, in one line") {
+  check_refused(zebra({"generate", "llama"}), "expected --prompt or --prompts, got neither");
+  check_refused(zebra({"generate", "llama", "--prompts", "none.txt"}), "none.txt");
+  std::string endless;
+  for (int i = 0; i < 200; ++i) endless += "cat ";
+  check_refused(zebra({"generate", "llama", "--prompt", endless}),
+                "prompt: expected at most the model's 128 tokens");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--stop-token", "320"}),
+                "--stop-token: expected an id in [0, 320), got 320");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--stop-token", "<nope>"}),
+                "--stop-token: expected a token of the vocabulary, got '<nope>'");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--repetition-penalty", "0"}),
+                "--repetition-penalty");
+}
+
+TEST_CASE("program: smaller caches are used when asked for") {
+  for (const char* dtype : {"fp32", "bf16", "int8"}) {
+    const auto json = nlohmann::json::parse(
+        require_success(zebra({"generate", "llama", "--prompt", "One day", "--max-new-tokens", "4",
+                               "--cache-dtype", dtype, "--state-dtype", "bf16", "--json"})));
+    CHECK(json.at("rows")[0].at("ids").size() == 4);
+  }
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--cache-dtype", "int4"}),
+                "--cache-dtype");
+}
+
+TEST_CASE("program: chat answers line by line, and the next answer knows the earlier ones") {
+  const auto talk = [&](const std::string& lines) {
+    return require_success(run_zebra({"chat", "llama", "--template", "plain", "--max-new-tokens",
+                                      "8", "--repetition-penalty", "1.2"},
+                                     workshop(), std::nullopt, {.environment = {}, .input = lines}));
+  };
+  const auto two = talk("One day\nThe cat\n");
+  CHECK(talk("One day\nThe cat\n") == two);
+  const auto first = talk("One day\n");
+  CHECK(two.starts_with(first));
+  CHECK(talk("One day\n/reset\nOne day\n") == first + first);
+  CHECK(talk("/exit\n").empty());
+  check_refused(
+      run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt,
+                {.environment = {}, .input = "x\n"}),
+      "lama3");
+}
+
+TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
+  auto options = small_llama();
+  options.layers = {MixerKind::kAttention, MixerKind::kMamba2, MixerKind::kMamba2};
+  options.mamba2 = {.hidden_size = 32, .num_heads = 4, .num_kv_heads = 2, .head_dim = 8};
+  save(workshop() / "mixed", options, workshop() / "tokenizer");
+  const auto json = nlohmann::json::parse(
+      require_success(zebra({"bench", "generate", "mixed", "--llama", "llama", "--batches", "1,3",
+                             "--written", "5", "--contexts", "20,90", "--context-batches", "2,1",
+                             "--new-tokens", "4", "--html", "bench.html", "--json"})));
+  REQUIRE(json.at("sweeps").size() == 3);
+  const auto& points = json.at("sweeps")[1].at("points");
+  REQUIRE(points.size() == 4);
+  CHECK(points[0].at("model") == "hybrid");
+  CHECK(points[3].at("model") == "llama");
+  CHECK(points[3].at("prompt_tokens") == 90);
+  // Two rows of 94 tokens, keys and values of three layers in float32.
+  CHECK(points[3].at("cache_bytes") == 2 * 94 * 3 * 2 * 2 * 8 * 4);
+  CHECK(points[3].at("decode_tokens_per_second").get<double>() > 0);
+  const auto page = read_text(workshop() / "bench.html");
+  CHECK_THAT(page, ContainsSubstring("<svg"));
+  CHECK_THAT(page, ContainsSubstring("batch of 2, 4 tokens behind each context"));
+  check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--contexts", "127",
+                       "--new-tokens", "4", "--written", "4"}),
+                "expected at most the model's 128 tokens");
+  check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--peer", "--peer-python",
+                       "/bin/false", "--batches", "1", "--written", "1", "--contexts", "4"}),
+                "--peer: expected /bin/false with torch and transformers");
+}
+
+TEST_CASE("program: bench long-context scores tasks and the loss by position") {
+  auto options = small_llama();
+  options.max_position_embeddings = 1024;
+  save(workshop() / "long", options, workshop() / "tokenizer");
+  const auto json = nlohmann::json::parse(require_success(
+      zebra({"bench", "long-context", "long", "--tasks", "niah_single,common_words", "--lengths",
+             "400", "--samples", "2", "--text", "text/train.txt", "--sequences", "2", "--json"})));
+  REQUIRE(json.at("tasks").size() == 2);
+  CHECK(json.at("tasks")[0].at("by_depth").size() == 2);
+  CHECK(json.at("loss_by_position").size() == 4);
+  CHECK(json.at("loss_by_position")[3].at("end") == 400);
+  const auto shown = require_success(
+      zebra({"bench", "long-context", "long", "--show", "niah_single", "--lengths", "300"}));
+  CHECK_THAT(shown, ContainsSubstring("The secret number of the "));
+  check_refused(zebra({"bench", "long-context", "long", "--tasks", "niah_sinlge"}),
+                "did you mean 'niah_single'?");
+  check_refused(zebra({"bench", "long-context", "long", "--lengths", "2000"}),
+                "--lengths: expected at most the model's 1024 tokens, got 2000");
 }
 
 TEST_CASE("program: eval prints what it measures, and writes it as JSON") {

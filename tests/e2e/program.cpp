@@ -35,10 +35,13 @@ void surround(const Surroundings& surroundings) {
   ::setrlimit(RLIMIT_FSIZE, &limit);
 }
 
+// Files `in`, `out` and `err` of `logs` are its standard streams.
 [[noreturn]] void become(const std::vector<std::string>& arguments, const fs::path& folder,
-                         const fs::path& out, const fs::path& err) {
-  const int out_file = ::open(out.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
-  const int err_file = ::open(err.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+                         const fs::path& logs) {
+  const int in_file = ::open((logs / "in").c_str(), O_RDONLY);
+  const int out_file = ::open((logs / "out").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  const int err_file = ::open((logs / "err").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  ::dup2(in_file, STDIN_FILENO);
   ::dup2(out_file, STDOUT_FILENO);
   ::dup2(err_file, STDERR_FILENO);
   if (::chdir(folder.c_str()) != 0) ::_exit(126);
@@ -57,11 +60,12 @@ Outcome run_zebra(const std::vector<std::string>& arguments, const fs::path& fol
                   const Surroundings& surroundings) {
   const TempFolder logs;
   const auto out = logs.path() / "out", err = logs.path() / "err";
+  write_text(logs.path() / "in", surroundings.input);
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) {
     surround(surroundings);
-    become(arguments, folder, out, err);
+    become(arguments, folder, logs.path());
   }
   const auto begin = std::chrono::steady_clock::now();
   bool sent = false;

@@ -68,7 +68,10 @@ Summary full_summary() {
   summary.cache = {.kv_values_per_token = 24,
                    .kv_share = 0.0375,
                    .state_values_per_sequence = 12288,
-                   .base_kv_values_per_token = 640};
+                   .base_kv_values_per_token = 640,
+                   .bytes_per_token = 48,
+                   .bytes_per_sequence = 40960,
+                   .base_bytes_per_token = 1280};
   summary.speed.base_decode_tokens_per_second = 2211.4;
   summary.speed.hybrid_decode_tokens_per_second = 2980;
   summary.speed.seconds = {{"ild", 75.5}, {"distill", 231}};
@@ -243,6 +246,15 @@ TEST_CASE("report: has every part of a run") {
   CHECK(count(page, "class=\"line ") ==
         4 * 4 + 1);  // ILD has two losses; the rest is the same twice
   CHECK(count(page, "<table") == 1 + 1 + 2 + 1);
+}
+
+TEST_CASE("report: a sequence's memory counts the states too") {
+  const RunSample run;
+  write_summary(run.path(), full_summary());
+  const auto page = run.page();
+  // 2,048 tokens: 48 * 2048 + 40960 bytes of 1280 * 2048.
+  CHECK_THAT(page, ContainsSubstring("<td>2048</td><td>2.62M</td><td>139k</td><td>41k</td>"));
+  CHECK_THAT(page, ContainsSubstring("<td>5.31 %</td>"));
 }
 
 TEST_CASE("report: is one page without scripts or other files, and every text is escaped") {

@@ -5,9 +5,12 @@ namespace zebra {
 
 void add_bench(CLI::App& app, Action& action) {
   auto* verb =
-      add_verb(app, "bench", "Measure parts of the program", "zebra bench checkpoint --json");
+      add_verb(app, "bench", "Measure parts of the program", "zebra bench generate --json");
   verb->require_subcommand(1);
+  add_bench_cache_drift(*verb, action);
   add_bench_checkpoint(*verb, action);
+  add_bench_generate(*verb, action);
+  add_bench_long_context(*verb, action);
 }
 
 }  // namespace zebra

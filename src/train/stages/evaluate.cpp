@@ -108,11 +108,16 @@ void describe_hybrid(Job& job, const CausalLm& hybrid, Summary& summary) {
   summary.parameters = count_parameters(options);
   for (const auto kind : options.layers) summary.layers.emplace_back(kind_name(kind));
   const auto own = cache_size(options), base = cache_size(job.base()->options());
+  const auto bytes = cache_bytes(options, {}, at::kBFloat16);
+  const auto base_bytes = cache_bytes(job.base()->options(), {}, at::kBFloat16);
   summary.cache = {.kv_values_per_token = own.kv_values_per_token,
                    .kv_share = static_cast<double>(own.kv_values_per_token) /
                                static_cast<double>(base.kv_values_per_token),
                    .state_values_per_sequence = own.state_values_per_sequence,
-                   .base_kv_values_per_token = base.kv_values_per_token};
+                   .base_kv_values_per_token = base.kv_values_per_token,
+                   .bytes_per_token = bytes.per_token,
+                   .bytes_per_sequence = bytes.per_sequence,
+                   .base_bytes_per_token = base_bytes.per_token};
 }
 
 void measure_speed(Job& job, CausalLm hybrid, Summary& summary) {
