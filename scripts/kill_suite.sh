@@ -191,7 +191,7 @@ while [ "$killed" -lt "$kills" ]; do
     fi
   fi
   rm -rf "runs/$run" "$run.out" "$run.err"
-done
+done 2>>kill.log  # the shell tells there of every process that was killed
 
 echo "stage and moment of the kills:"
 for key in "${!seen[@]}"; do echo "  $key: ${seen[$key]}"; done | sort
