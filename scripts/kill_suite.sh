@@ -39,7 +39,7 @@ cd "$work" || exit 1
 
 quietly() { "$@" >>setup.log 2>&1 || { cat setup.log && exit 1; }; }
 quietly "$zebra" data stories --out text --seed 5 --stories 120 --held-out 20 --questions 8 --pairs 48
-quietly "$zebra" data tokenizer --input text/train.txt --vocab 300 --output text/tokenizer.model
+quietly "$zebra" data tokenizer --input text/train.txt --vocab 400 --output text/tokenizer.model
 
 data='data:
   sequence_length: 64
@@ -72,6 +72,7 @@ stages:
 eval: {max_sequences: 8, speed: false}
 checkpoint: {every_steps: 2}
 health: {hang_timeout_minutes: 2}
+threads: 1
 END
 quietly "$zebra" run base.yaml
 began=$(date +%s%N)
@@ -190,7 +191,7 @@ while [ "$killed" -lt "$kills" ]; do
     fi
   fi
   rm -rf "runs/$run" "$run.out" "$run.err"
-done
+done 2>>kill.log  # the shell tells there of every process that was killed
 
 echo "stage and moment of the kills:"
 for key in "${!seen[@]}"; do echo "  $key: ${seen[$key]}"; done | sort

@@ -109,7 +109,8 @@ std::string stacks_of_all_threads() {
   std::string text;
   for (const auto& item : fs::directory_iterator("/proc/self/task")) {
     const auto thread = static_cast<pid_t>(std::stol(item.path().filename().string()));
-    text += str("  thread ", thread, " (", name_of_thread(thread), ")\n", stack_of(thread));
+    const auto name = name_of_thread(thread);  // before it may end
+    text += str("  thread ", thread, " (", name, ")\n", stack_of(thread));
   }
   return text;
 }

@@ -30,6 +30,7 @@ data:
 stages:
   pretrain: {tokens: 1024, batch_size: 4}
 eval: {max_sequences: 4, speed: false}
+threads: 1
 )";
 
 constexpr const char* kJob = R"(
@@ -50,6 +51,7 @@ stages:
   dpo: {epochs: 1, batch_size: 4, beta: 0.1, train: [text/pairs.jsonl], max_length: 96, max_prompt_length: 64}
 eval: {max_sequences: 4, speed: false}
 checkpoint: {every_steps: 3, keep: 2}
+threads: 1
 )";
 
 void require_success(const Outcome& outcome) {
@@ -65,7 +67,7 @@ const fs::path& workshop() {
     require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories", "60",
                                "--held-out", "10", "--questions", "4", "--pairs", "24"},
                               at));
-    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "300",
+    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
                                "--output", "text/tokenizer.model"},
                               at));
     write_text(at / "base.yaml", kBase);

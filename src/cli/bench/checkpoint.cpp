@@ -5,6 +5,7 @@
 #include "base/stopwatch.h"
 #include "cli/command.h"
 #include "train/job.h"
+#include "train/metrics.h"
 #include "train/optimizer.h"
 #include "zebra/checkpoint.h"
 #include "zebra/losses.h"
@@ -67,12 +68,16 @@ struct Figures {
 
 // Rounds of steps without and with a save under way, so that a drift of the machine meets both.
 void measure_saving(const Flags& flags, Training& training, Figures& figures) {
+  fs::create_directories(flags.folder);
   CheckpointStore store(flags.folder, {.keep = 2, .keep_every = 0, .asynchronous = true});
+  MetricsWriter metrics(fs::path(flags.folder) / "metrics.jsonl");  // synced by each save of a run
   std::vector<double> plain, saving, calls;
   for (int64_t round = 0; round <= flags.rounds; ++round) {
     std::vector<double> before;
     for (int i = 0; i < 3; ++i) before.push_back(training.step());
+    metrics.write("bench", round + 1, {{"step_seconds", before.back()}});
     const Stopwatch clock;
+    metrics.sync();
     store.save(training.checkpoint(round + 1));
     const double call = clock.seconds();
     int64_t steps = 0;
