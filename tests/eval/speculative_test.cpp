@@ -49,11 +49,11 @@ double chi_square(const std::map<std::pair<int64_t, int64_t>, int>& counts,
 TEST_CASE("speculative: greedy tokens are those of the model alone, whatever proposes") {
   for (const auto& layers : kModels) {
     const auto model = tiny_model(layers, 3, torch::kDouble);
-    const GenerateOptions options{.max_new_tokens = 25, .prefill_chunk = 3};
+    const GenerateOptions options{.max_new_tokens = 14, .prefill_chunk = 3};
     const auto expected = generate_rows(model, {kPrompt}, options).front().ids;
     for (const auto& draft_layers : kDrafts) {
       const auto draft = tiny_model(draft_layers, 8, torch::kDouble);
-      for (const int64_t proposals : {1, 4, 30}) {
+      for (const int64_t proposals : {1, 4, 20}) {
         CHECK(generate_speculative(model, {draft, proposals}, kPrompt, options).row.ids ==
               expected);
       }
@@ -120,7 +120,7 @@ TEST_CASE("speculative: drawn tokens have the model's own distribution") {
     }
   }
   const auto model = bigram_model(table), draft = bigram_model(other);
-  constexpr int kDraws = 1200;
+  constexpr int kDraws = 500;
   std::map<std::pair<int64_t, int64_t>, int> counts;
   int64_t proposed = 0, accepted = 0;
   for (int seed = 0; seed < kDraws; ++seed) {
