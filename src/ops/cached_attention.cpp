@@ -33,7 +33,8 @@ Quantised quantise(const at::Tensor& fresh, const std::vector<int64_t>& parts) {
 
 void put_rows(const at::Tensor& into, const at::Tensor& fresh, const std::vector<int64_t>& first) {
   const int64_t T = fresh.size(1);
-  const bool even = std::all_of(first.begin(), first.end(), [&](int64_t f) { return f == first[0]; });
+  const bool even =
+      std::all_of(first.begin(), first.end(), [&](int64_t f) { return f == first[0]; });
   if (even) {
     into.narrow(1, first[0], T).copy_(fresh);
     return;
@@ -129,7 +130,7 @@ at::Tensor cached_attention_any(const CachedAttentionInput& in) {
   }
   const at::Tensor y = at::scaled_dot_product_attention(
       q, keys, v, visible(in, S), /*dropout_p=*/0.0, /*is_causal=*/false, in.scale,
-      /*enable_gqa=*/in.q.size(2) != G);                   // (B, N, T, width)
+      /*enable_gqa=*/in.q.size(2) != G);                  // (B, N, T, width)
   return y.narrow(3, 0, in.value_width).transpose(1, 2);  // (B, T, N, Hv)
 }
 
@@ -228,10 +229,10 @@ at::Tensor cached_attention_cpu(const CachedAttentionInput& in) {
 namespace {
 
 void check_store(const char* name, const CachedTokens& store, const at::Tensor& q, int64_t width) {
-  TORCH_CHECK(store.values.dim() == 3 && store.values.size(0) == q.size(0) &&
-                  store.values.size(2) == width,
-              "cached_attention ", name, ": expected shape (", q.size(0), ", S, ", width, "), got ",
-              store.values.sizes());
+  TORCH_CHECK(
+      store.values.dim() == 3 && store.values.size(0) == q.size(0) && store.values.size(2) == width,
+      "cached_attention ", name, ": expected shape (", q.size(0), ", S, ", width, "), got ",
+      store.values.sizes());
   TORCH_CHECK(store.values.device() == q.device(), "cached_attention ", name, ": expected device ",
               q.device(), ", got ", store.values.device());
   TORCH_CHECK(store.values.is_contiguous(), "cached_attention ", name, ": expected a dense tensor");
@@ -254,8 +255,8 @@ void check(const CachedAttentionInput& in) {
                 "cached_attention: expected one group whose values begin its keys");
   }
   const int64_t seen = *std::max_element(in.first.begin(), in.first.end()) + in.q.size(1);
-  TORCH_CHECK(seen <= in.keys.room(), "cached_attention: expected room for ", seen,
-              " tokens, got ", in.keys.room());
+  TORCH_CHECK(seen <= in.keys.room(), "cached_attention: expected room for ", seen, " tokens, got ",
+              in.keys.room());
 }
 
 }  // namespace
