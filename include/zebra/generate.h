@@ -91,7 +91,7 @@ class Conversation {
 };
 
 // Speculative decoding (Leviathan et al. 2023, arXiv 2211.17192): a draft model proposes
-// draft_tokens, the model verifies them in one forward. Greedy: the very tokens of generate().
+// tokens, the model verifies them in one forward. Greedy: the very tokens of generate().
 // Sampling: tokens of the very same distribution.
 struct SpeculativeResult {
   GeneratedRow row;
@@ -99,10 +99,13 @@ struct SpeculativeResult {
   int64_t proposed = 0;  // by the draft
   int64_t accepted = 0;
 };
-// draft: a model with the same vocabulary, else ConfigError.
-SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
+struct DraftModel {
+  CausalLm model{nullptr};  // with the same vocabulary, else ConfigError
+  int64_t tokens = 4;       // proposed at a time
+};
+SpeculativeResult generate_speculative(CausalLm model, const DraftModel& draft,
                                        const std::vector<int64_t>& prompt,
-                                       const GenerateOptions& options, int64_t draft_tokens,
+                                       const GenerateOptions& options,
                                        const std::function<bool(int64_t)>& on_token = {});
 
 struct DecodeSpeed {

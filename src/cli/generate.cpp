@@ -109,28 +109,33 @@ class Output {
   bool live_;   // text is shown while it is made
 };
 
-nlohmann::ordered_json run_plain(const LoadedModel& loaded, const GenerateOptions& options,
-                                 std::vector<Row>& rows, Output& output) {
+// One call of the verb.
+struct Generation {
+  LoadOptions machine;
+  LoadedModel loaded;
+  GenerateOptions options;
+  std::vector<Row> rows;
+};
+
+nlohmann::ordered_json run_plain(Generation& job, Output& output) {
   std::vector<std::vector<int64_t>> prompts;
-  for (const auto& row : rows) prompts.push_back(row.ids);
-  auto made = generate_rows(loaded.model, prompts, options,
+  for (const auto& row : job.rows) prompts.push_back(row.ids);
+  auto made = generate_rows(job.loaded.model, prompts, job.options,
                             [&](int64_t row, int64_t id) { return output.hear(row, id); });
-  for (size_t i = 0; i < rows.size(); ++i) rows[i].made = std::move(made[i]);
+  for (size_t i = 0; i < job.rows.size(); ++i) job.rows[i].made = std::move(made[i]);
   return nlohmann::ordered_json::object();
 }
 
-nlohmann::ordered_json run_speculative(const GenerateFlags& flags, const LoadedModel& loaded,
-                                       const LoadOptions& machine, const GenerateOptions& options,
-                                       std::vector<Row>& rows, Output& output) {
-  const auto draft = flags.draft.load(loaded, machine);
+nlohmann::ordered_json run_speculative(const DraftFlags& flags, Generation& job, Output& output) {
+  const DraftModel draft{.model = flags.load(job.loaded, job.machine), .tokens = flags.tokens};
   int64_t rounds = 0, proposed = 0, accepted = 0;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    auto own = options;  // row i draws with seed + i, as in a batch
+  for (size_t i = 0; i < job.rows.size(); ++i) {
+    auto own = job.options;  // row i draws with seed + i, as in a batch
     own.seed += i;
     auto result =
-        generate_speculative(loaded.model, draft, rows[i].ids, own, flags.draft.tokens,
+        generate_speculative(job.loaded.model, draft, job.rows[i].ids, own,
                              [&](int64_t id) { return output.hear(static_cast<int64_t>(i), id); });
-    rows[i].made = std::move(result.row);
+    job.rows[i].made = std::move(result.row);
     rounds += result.rounds;
     proposed += result.proposed;
     accepted += result.accepted;
@@ -140,21 +145,23 @@ nlohmann::ordered_json run_speculative(const GenerateFlags& flags, const LoadedM
 
 void generate_text(const GenerateFlags& flags) {
   const auto machine = flags.machine.use();
-  const auto loaded = load_with_tokenizer(flags.model, machine);
-  const auto options = flags.sampling.resolved(loaded);
-  auto rows = make_rows(flags, loaded);
-  Output output(flags, *loaded.tokenizer, rows, options.stop_ids);
+  Generation job{.machine = machine,
+                 .loaded = load_with_tokenizer(flags.model, machine),
+                 .options = {},
+                 .rows = {}};
+  job.options = flags.sampling.resolved(job.loaded);
+  job.rows = make_rows(flags, job.loaded);
+  Output output(flags, *job.loaded.tokenizer, job.rows, job.options.stop_ids);
   const auto began = std::chrono::steady_clock::now();
-  const auto draft = flags.draft.model.empty()
-                         ? run_plain(loaded, options, rows, output)
-                         : run_speculative(flags, loaded, machine, options, rows, output);
+  const auto draft = flags.draft.model.empty() ? run_plain(job, output)
+                                               : run_speculative(flags.draft, job, output);
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   output.finish();
   if (!flags.json) return;
   nlohmann::ordered_json result = {{"model", flags.model},
                                    {"rows", nlohmann::ordered_json::array()}};
   int64_t tokens = 0;
-  for (const auto& row : rows) {
+  for (const auto& row : job.rows) {
     result["rows"].push_back(as_json(row));
     tokens += static_cast<int64_t>(row.made.ids.size());
   }

@@ -6,7 +6,7 @@
 
 #include "data/random.h"
 #include "data/stories.h"
-#include "eval/generation.h"
+#include "eval/log_probs.h"
 #include "eval/text_stream.h"
 #include "zebra/error.h"
 #include "zebra/losses.h"
@@ -251,17 +251,16 @@ double contained_share(const std::string& text, const std::vector<std::string>& 
 }
 
 LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
-                                    const std::string& task, int64_t tokens, int64_t samples,
-                                    const GenerateOptions& options) {
+                                    const LongContextTest& test, const GenerateOptions& options) {
   auto settings = options;
   settings.max_new_tokens = kAnswerTokens;
   const int64_t bos = tokenizer.adds_bos() ? 1 : 0;
-  LongContextScore result{.task = task, .tokens = tokens};
-  for (int64_t i = 0; i < samples; ++i) {
+  LongContextScore result{.task = test.task, .tokens = test.tokens, .score = 0, .by_depth = {}};
+  for (int64_t i = 0; i < test.samples; ++i) {
     const double depth =
-        samples == 1 ? 0.5 : static_cast<double>(i) / static_cast<double>(samples - 1);
-    const auto sample = make_long_context_sample(tokenizer, task, tokens - bos - kAnswerTokens,
-                                                 depth, mix_keys(options.seed, i));
+        test.samples == 1 ? 0.5 : static_cast<double>(i) / static_cast<double>(test.samples - 1);
+    const auto sample = make_long_context_sample(
+        tokenizer, test.task, test.tokens - bos - kAnswerTokens, depth, mix_keys(options.seed, i));
     auto ids = tokenizer.encode(sample.prompt);
     if (bos == 1) ids.insert(ids.begin(), tokenizer.bos_id());
     TextStream stream(tokenizer, ids, {"\n"});
@@ -271,7 +270,7 @@ LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
     });
     stream.finish();
     result.by_depth.push_back(contained_share(stream.text(), sample.answers));
-    result.score += result.by_depth.back() / static_cast<double>(samples);
+    result.score += result.by_depth.back() / static_cast<double>(test.samples);
   }
   return result;
 }
@@ -309,24 +308,25 @@ at::Tensor nats_of(CausalLm& model, const at::Tensor& ids) {
 }  // namespace
 
 std::vector<PositionLoss> loss_by_position(CausalLm model, const std::vector<int64_t>& ids,
-                                           int64_t length, int64_t sequences, int64_t bos,
+                                           const PositionLossOptions& options,
                                            const std::function<void(int64_t)>& on_sequence) {
-  const int64_t own = bos >= 0 ? length : length + 1;  // ids of the text in a sequence
-  const int64_t count = std::min(sequences, static_cast<int64_t>(ids.size()) / own);
+  const int64_t length = options.length, most = model->options().max_position_embeddings;
+  const int64_t own = options.bos >= 0 ? length : length + 1;  // ids of the text in a sequence
+  const int64_t count = std::min(options.sequences, static_cast<int64_t>(ids.size()) / own);
+  if (length > most) {
+    throw ConfigError(
+        str("loss by position: expected at most the model's ", most, " tokens, got ", length));
+  }
   if (count < 1) {
     throw ConfigError(
         str("loss by position: expected a text of at least ", own, " tokens, got ", ids.size()));
-  }
-  if (length > model->options().max_position_embeddings) {
-    throw ConfigError(str("loss by position: expected at most the model's ",
-                          model->options().max_position_embeddings, " tokens, got ", length));
   }
   const torch::NoGradGuard no_grad;
   auto total = torch::zeros({length}, torch::kDouble);
   for (int64_t i = 0; i < count; ++i) {
     std::vector<int64_t> row(ids.begin() + i * own, ids.begin() + (i + 1) * own);
-    if (bos >= 0) row.insert(row.begin(), bos);
-    check_prompt(model, {row.begin(), row.end() - 1}, 0, 1);
+    if (options.bos >= 0) row.insert(row.begin(), options.bos);
+    check_vocabulary("text", torch::tensor(row, torch::kLong), model->options().vocab_size);
     total += nats_of(model, torch::tensor(row, torch::kLong));
     if (on_sequence) on_sequence(i + 1);
   }

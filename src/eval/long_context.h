@@ -34,20 +34,28 @@ struct LongContextScore {
   double score = 0;              // mean share of answers found
   std::vector<double> by_depth;  // of each sample, from the beginning of the text to its end
 };
-// `samples` texts, their needles at evenly spread depths; greedy answers.
+struct LongContextTest {
+  std::string task;
+  int64_t tokens = 1024;  // of a text and its answer
+  int64_t samples = 10;   // texts, their needles at evenly spread depths
+};
 LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
-                                    const std::string& task, int64_t tokens, int64_t samples,
-                                    const GenerateOptions& options);
+                                    const LongContextTest& test, const GenerateOptions& options);
 
 // Mean nats of the tokens at positions [begin, end) of a sequence.
 struct PositionLoss {
   int64_t begin = 0, end = 0;
   double nats_per_token = 0;
 };
-// The ids cut into sequences of `length` tokens, each behind `bos` (none if negative), at most
-// `sequences`. Buckets double in size from 64 on. `on_sequence` hears how many are done.
+struct PositionLossOptions {
+  int64_t length = 1024;  // tokens of a sequence
+  int64_t sequences = 8;  // at most
+  int64_t bos = -1;       // begins every sequence; -1: nothing does
+};
+// The ids cut into sequences. Buckets double in size from 64 on. `on_sequence` hears how many are
+// done.
 std::vector<PositionLoss> loss_by_position(CausalLm model, const std::vector<int64_t>& ids,
-                                           int64_t length, int64_t sequences, int64_t bos,
+                                           const PositionLossOptions& options,
                                            const std::function<void(int64_t)>& on_sequence = {});
 
 }  // namespace zebra

@@ -87,29 +87,29 @@ Verdict verify(const Proposals& made, const at::Tensor& scores, Sampler& sampler
   return verdict;
 }
 
-void check_draft(const CausalLm& model, const CausalLm& draft, int64_t draft_tokens) {
-  const int64_t wants = model->options().vocab_size, has = draft->options().vocab_size;
+void check_draft(const CausalLm& model, const DraftModel& draft) {
+  const int64_t wants = model->options().vocab_size, has = draft.model->options().vocab_size;
   if (has != wants) {
     throw ConfigError(
         str("draft vocabulary: expected ", wants, " entries as in the model, got ", has));
   }
-  if (draft_tokens < 1) {
-    throw ConfigError(str("draft_tokens: expected at least 1, got ", draft_tokens));
+  if (draft.tokens < 1) {
+    throw ConfigError(str("draft_tokens: expected at least 1, got ", draft.tokens));
   }
 }
 
 }  // namespace
 
-SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
+SpeculativeResult generate_speculative(CausalLm model, const DraftModel& draft,
                                        const std::vector<int64_t>& prompt,
-                                       const GenerateOptions& options, int64_t draft_tokens,
+                                       const GenerateOptions& options,
                                        const std::function<bool(int64_t)>& on_token) {
   options.validate();
-  check_draft(model, draft, draft_tokens);
+  check_draft(model, draft);
   check_prompt(model, prompt, 0, 1);
   const torch::NoGradGuard no_grad;
-  const int64_t context =
-      std::min(model->options().max_position_embeddings, draft->options().max_position_embeddings);
+  const int64_t context = std::min(model->options().max_position_embeddings,
+                                   draft.model->options().max_position_embeddings);
   const auto length = static_cast<int64_t>(prompt.size());
   RowInProgress row(options, options.seed, length, model->options().max_position_embeddings);
   for (const int64_t id : prompt) row.sampler.see(id);
@@ -117,7 +117,7 @@ SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
   if (options.max_new_tokens == 0) return result;
 
   auto cache = model->make_cache(1, options.cache);
-  Draft proposer(draft, prompt, options);
+  Draft proposer(draft.model, prompt, options);
   int64_t last = row.sampler.pick(read_ids(model, prompt, options.prefill_chunk, cache)[0]);
   proposer.settle({}, 0, last);
   bool ended = row.take(last, on_token);
@@ -125,7 +125,7 @@ SpeculativeResult generate_speculative(CausalLm model, CausalLm draft,
     const int64_t wanted = options.max_new_tokens - static_cast<int64_t>(row.made.ids.size()) - 1;
     const int64_t room = context - row.length() - 1;
     const auto made =
-        proposer.propose(std::clamp<int64_t>(std::min(wanted, room), 0, draft_tokens), row.sampler);
+        proposer.propose(std::clamp<int64_t>(std::min(wanted, room), 0, draft.tokens), row.sampler);
     std::vector<int64_t> input = {last};
     input.insert(input.end(), made.ids.begin(), made.ids.end());
     const auto ids = torch::tensor(input, torch::kLong).unsqueeze(0);

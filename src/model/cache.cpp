@@ -23,7 +23,8 @@ bool CachePlace::starts() const {
 
 TokenCache::TokenCache(const CacheOptions& options, std::vector<std::vector<int64_t>> parts)
     : options_(options) {
-  for (auto& widths : parts) stores.push_back({.values = {}, .scales = {}, .parts = std::move(widths)});
+  for (auto& widths : parts)
+    stores.push_back({.values = {}, .scales = {}, .parts = std::move(widths)});
 }
 
 int64_t TokenCache::bytes_per_token() const {
@@ -85,7 +86,8 @@ int64_t ModelCache::length() const {
 int64_t ModelCache::bytes() const {
   int64_t tokens = 0, total = 0;
   for (const int64_t length : lengths) tokens += length;
-  for (const auto& layer : layers) total += tokens * layer->bytes_per_token() + layer->state_bytes();
+  for (const auto& layer : layers)
+    total += tokens * layer->bytes_per_token() + layer->state_bytes();
   return total;
 }
 

@@ -119,8 +119,8 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   if (own != nullptr && context.place.tentative) {
     own->waiting = Mamba2Cache::Waiting{.scan = in, .conv_inputs = xbc};
   } else if (own != nullptr) {
-    own->conv = ragged ? conv_window(own->conv, xbc, options_.d_conv, context.place.counts)
-                       : conv.state;
+    own->conv =
+        ragged ? conv_window(own->conv, xbc, options_.d_conv, context.place.counts) : conv.state;
     own->ssm = scan.state.to(own->state_type(scan.state.scalar_type()));
   }
   const auto y = gated_rms_norm(scan.y.reshape({B, T, D_in}), parts[0], norm->weight, H,

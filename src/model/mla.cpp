@@ -85,8 +85,8 @@ at::Tensor MlaImpl::absorbed(const Query& q, const CachedTokens& latents, const 
   const int64_t G = options_.num_kv_heads, g = N / G, Rkv = options_.kv_lora_rank;
   const int64_t Hn = options_.qk_nope_head_dim, Hv = options_.v_head_dim;
   const auto up = kv_b_proj->weight.view({G, Hn + Hv, Rkv});
-  const auto up_key = up.narrow(1, 0, Hn);     // (G, Hn, Rkv)
-  const auto up_value = up.narrow(1, Hn, Hv);  // (G, Hv, Rkv)
+  const auto up_key = up.narrow(1, 0, Hn);                         // (G, Hn, Rkv)
+  const auto up_value = up.narrow(1, Hn, Hv);                      // (G, Hv, Rkv)
   const auto by_group = [&](const at::Tensor& x, int64_t width) {  // (B, T, N, width)
     return x.reshape({B * T, G, g, width}).transpose(0, 1).reshape({G, B * T * g, width});
   };

@@ -86,9 +86,11 @@ SequenceContext CausalLmImpl::context_at(const at::Tensor& positions) const {
 SequenceContext CausalLmImpl::context(const at::Tensor& input_ids, const at::Tensor& segments,
                                       int64_t offset) const {
   const int64_t T = input_ids.size(1);
-  auto context = context_at(
-      segments.defined() ? segment_positions(segments)  // (B, T)
-                         : torch::arange(offset, offset + T, input_ids.options().dtype(torch::kLong)).unsqueeze(0));
+  auto context =
+      context_at(segments.defined()
+                     ? segment_positions(segments)  // (B, T)
+                     : torch::arange(offset, offset + T, input_ids.options().dtype(torch::kLong))
+                           .unsqueeze(0));
   context.segments = segments;
   return context;
 }

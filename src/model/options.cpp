@@ -137,7 +137,9 @@ CacheBytes cache_bytes(const ModelOptions& options, const CacheOptions& cache,
                        at::ScalarType model_dtype) {
   constexpr int64_t kScaleBytes = 4;
   const auto size = cache_size(options);
-  const auto bytes = [](at::ScalarType type) { return static_cast<int64_t>(c10::elementSize(type)); };
+  const auto bytes = [](at::ScalarType type) {
+    return static_cast<int64_t>(c10::elementSize(type));
+  };
   const auto tokens = stored_type(cache.tokens, model_dtype);
   const auto computed = model_dtype == at::kDouble ? at::kDouble : at::kFloat;
   const auto ssm = cache.state == CacheDtype::kBfloat16 ? at::kBFloat16 : computed;

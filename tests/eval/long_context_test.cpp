@@ -51,7 +51,8 @@ TEST_CASE("long context: a model without the answer scores nothing, depth by dep
   options.max_position_embeddings = 4096;
   torch::manual_seed(1);
   const CausalLm model(options);
-  const auto score = score_long_context(model, ByteTokenizer(), "niah_single", 1500, 3, {});
+  const auto score = score_long_context(model, ByteTokenizer(),
+                                        {.task = "niah_single", .tokens = 1500, .samples = 3}, {});
   CHECK(score.score == 0);
   CHECK(score.by_depth == std::vector<double>{0, 0, 0});
 }
@@ -64,7 +65,8 @@ TEST_CASE("loss by position: buckets hold the mean nats of a chain of known prob
   for (int64_t i = 0; i < 400; ++i) ids.push_back((i * i * 7 + 3 * i) % 250);
   for (const int64_t bos : {int64_t{-1}, int64_t{1}}) {
     const int64_t length = 100, own = bos < 0 ? 101 : 100;
-    const auto buckets = loss_by_position(model, ids, length, 3, bos);
+    const auto buckets =
+        loss_by_position(model, ids, {.length = length, .sequences = 3, .bos = bos});
     REQUIRE(buckets.size() == 2);
     CHECK(buckets[0].end == 64);
     CHECK(buckets[1].end == 100);
@@ -82,9 +84,9 @@ TEST_CASE("loss by position: buckets hold the mean nats of a chain of known prob
             Approx(total / static_cast<double>(3 * (bucket.end - bucket.begin))).epsilon(1e-9));
     }
   }
-  CHECK_THROWS_WITH(loss_by_position(model, {1, 2}, 120, 1, -1),
+  CHECK_THROWS_WITH(loss_by_position(model, {1, 2}, {.length = 120}),
                     ContainsSubstring("expected a text of at least 121 tokens, got 2"));
-  CHECK_THROWS_WITH(loss_by_position(model, ids, 129, 1, -1),
+  CHECK_THROWS_WITH(loss_by_position(model, ids, {.length = 129}),
                     ContainsSubstring("expected at most the model's 128 tokens, got 129"));
 }
 

@@ -49,16 +49,17 @@ double chi_square(const std::map<std::pair<int64_t, int64_t>, int>& counts,
 TEST_CASE("speculative: greedy tokens are those of the model alone, whatever proposes") {
   for (const auto& layers : kModels) {
     const auto model = tiny_model(layers, 3, torch::kDouble);
-    const GenerateOptions options{.max_new_tokens = 25, .prefill_chunk = 3};
+    const GenerateOptions options{.max_new_tokens = 14, .prefill_chunk = 3};
     const auto expected = generate_rows(model, {kPrompt}, options).front().ids;
     for (const auto& draft_layers : kDrafts) {
       const auto draft = tiny_model(draft_layers, 8, torch::kDouble);
-      for (const int64_t proposals : {1, 4, 30}) {
-        CHECK(generate_speculative(model, draft, kPrompt, options, proposals).row.ids == expected);
+      for (const int64_t proposals : {1, 4, 20}) {
+        CHECK(generate_speculative(model, {draft, proposals}, kPrompt, options).row.ids ==
+              expected);
       }
     }
     const auto near = noisy_copy(model, 0.01);
-    const auto result = generate_speculative(model, near, kPrompt, options, 4);
+    const auto result = generate_speculative(model, {near, 4}, kPrompt, options);
     CHECK(result.row.ids == expected);
     CHECK(result.accepted > 0);
   }
@@ -67,7 +68,7 @@ TEST_CASE("speculative: greedy tokens are those of the model alone, whatever pro
 TEST_CASE("speculative: a model that drafts for itself has every proposal accepted") {
   for (const auto& layers : kModels) {
     const auto model = tiny_model(layers, 3, torch::kDouble);
-    const auto result = generate_speculative(model, model, kPrompt, {.max_new_tokens = 21}, 4);
+    const auto result = generate_speculative(model, {model, 4}, kPrompt, {.max_new_tokens = 21});
     CHECK(result.accepted == result.proposed);
     CHECK(result.rounds == 4);  // the first token comes with the prompt, then five a round
     CHECK(result.row.ids.size() == 21);
@@ -81,18 +82,19 @@ TEST_CASE("speculative: stop tokens, the caller and the context end a row as wit
   const auto all = generate_rows(model, {kPrompt}, {.max_new_tokens = 12}).front().ids;
   const GenerateOptions stopping{.max_new_tokens = 12, .stop_ids = {all[5]}};
   const auto expected = generate_rows(model, {kPrompt}, stopping).front();
-  const auto got = generate_speculative(model, draft, kPrompt, stopping, 4).row;
+  const auto got = generate_speculative(model, {draft, 4}, kPrompt, stopping).row;
   CHECK(got.ids == expected.ids);
   CHECK(got.reason == StopReason::kStopToken);
 
   int heard = 0;
-  const auto called = generate_speculative(model, draft, kPrompt, {.max_new_tokens = 12}, 4,
+  const auto called = generate_speculative(model, {draft, 4}, kPrompt, {.max_new_tokens = 12},
                                            [&](int64_t /*id*/) { return ++heard < 7; });
   CHECK(called.row.ids.size() == 7);
   CHECK(called.row.reason == StopReason::kCaller);
 
   const std::vector<int64_t> long_prompt(121, 8);  // of 128 positions
-  const auto full = generate_speculative(model, draft, long_prompt, {.max_new_tokens = 50}, 4).row;
+  const auto full =
+      generate_speculative(model, {draft, 4}, long_prompt, {.max_new_tokens = 50}).row;
   CHECK(full.ids == generate_rows(model, {long_prompt}, {.max_new_tokens = 50}).front().ids);
   CHECK(full.reason == StopReason::kContext);
 }
@@ -101,7 +103,7 @@ TEST_CASE("speculative: a repetition penalty sees the proposals as it would see 
   const auto model = tiny_model(kModels[1], 3, torch::kDouble);
   const auto draft = noisy_copy(model, 0.02);
   const GenerateOptions options{.max_new_tokens = 20, .repetition_penalty = 1.7};
-  CHECK(generate_speculative(model, draft, kPrompt, options, 5).row.ids ==
+  CHECK(generate_speculative(model, {draft, 5}, kPrompt, options).row.ids ==
         generate_rows(model, {kPrompt}, options).front().ids);
 }
 
@@ -118,13 +120,13 @@ TEST_CASE("speculative: drawn tokens have the model's own distribution") {
     }
   }
   const auto model = bigram_model(table), draft = bigram_model(other);
-  constexpr int kDraws = 2000;
+  constexpr int kDraws = 500;
   std::map<std::pair<int64_t, int64_t>, int> counts;
   int64_t proposed = 0, accepted = 0;
   for (int seed = 0; seed < kDraws; ++seed) {
     const auto result = generate_speculative(
-        model, draft, {10},
-        {.max_new_tokens = 4, .temperature = 1, .seed = static_cast<uint64_t>(seed)}, 2);
+        model, {draft, 2}, {10},
+        {.max_new_tokens = 4, .temperature = 1, .seed = static_cast<uint64_t>(seed)});
     ++counts[{result.row.ids[1], result.row.ids[2]}];  // one proposed and verified in one round
     proposed += result.proposed;
     accepted += result.accepted;
@@ -148,10 +150,10 @@ TEST_CASE("speculative: a draft with another vocabulary is refused") {
   const auto model = tiny_model(kModels[0], 3);
   auto options = tiny_options({MixerKind::kAttention});
   options.vocab_size = 100;
-  CHECK_THROWS_WITH(generate_speculative(model, CausalLm(options), kPrompt, {}, 4),
+  CHECK_THROWS_WITH(generate_speculative(model, {CausalLm(options), 4}, kPrompt, {}),
                     ContainsSubstring("draft vocabulary: expected 264 entries as in the model, "
                                       "got 100"));
-  CHECK_THROWS_WITH(generate_speculative(model, model, kPrompt, {}, 0),
+  CHECK_THROWS_WITH(generate_speculative(model, {model, 0}, kPrompt, {}),
                     ContainsSubstring("draft_tokens: expected at least 1, got 0"));
 }
 

@@ -175,21 +175,19 @@ class Measurement {
   std::vector<GenerationPoint> points_at(const GenerationLoad& load,
                                          const std::vector<int64_t>& batches) {
     std::vector<GenerationPoint> points;
-    const auto add = [&](const char* name, const std::vector<GenerationSpeed>& speeds) {
-      for (const auto& speed : speeds) points.push_back({name, load, speed});
-    };
-    const auto announce = [&](const char* name) {
+    const auto add = [&](const char* name, const auto& measure) {
       progress_.update(done_++, str(name, ", context ", load.prompt_tokens));
-      return name;
+      for (const auto& speed : measure()) points.push_back({name, load, speed});
     };
-    add(announce("hybrid"), measure_generation(models_.hybrid, load, batches));
-    add(announce("llama"), measure_generation(models_.llama, load, batches));
+    add("hybrid", [&] { return measure_generation(models_.hybrid, load, batches); });
+    add("llama", [&] { return measure_generation(models_.llama, load, batches); });
     if (!folder_) return points;
-    const auto* name = announce("transformers");
-    const auto peer =
-        run_transformers(flags_.python, folder_->path(), load, batches, at::get_num_threads());
-    peer_version_ = peer.version;
-    add(name, peer.speeds);
+    add("transformers", [&] {
+      auto peer =
+          run_transformers(flags_.python, folder_->path(), load, batches, at::get_num_threads());
+      peer_version_ = peer.version;
+      return peer.speeds;
+    });
     return points;
   }
 

@@ -40,8 +40,9 @@ std::vector<LongContextScore> score_tasks(const LongContextFlags& flags,
     }
     for (const auto& task : tasks) {
       progress.update(static_cast<int64_t>(scores.size()), str(task, " at ", length));
-      scores.push_back(score_long_context(loaded.model, *loaded.tokenizer, task, length,
-                                          flags.samples, options));
+      scores.push_back(
+          score_long_context(loaded.model, *loaded.tokenizer,
+                             {.task = task, .tokens = length, .samples = flags.samples}, options));
     }
   }
   progress.update(static_cast<int64_t>(scores.size()), "");
@@ -55,8 +56,10 @@ std::vector<PositionLoss> score_text_file(const LongContextFlags& flags,
   const int64_t length = *std::max_element(flags.lengths.begin(), flags.lengths.end());
   const auto ids = loaded.tokenizer->encode(read_file(flags.text));
   Progress progress("loss by position", flags.sequences, static_cast<double>(length));
-  return loss_by_position(loaded.model, ids, length, flags.sequences, loaded.tokenizer->bos_id(),
-                          [&](int64_t done) { progress.update(done, ""); });
+  return loss_by_position(
+      loaded.model, ids,
+      {.length = length, .sequences = flags.sequences, .bos = loaded.tokenizer->bos_id()},
+      [&](int64_t done) { progress.update(done, ""); });
 }
 
 std::string as_text(const std::vector<LongContextScore>& scores,

@@ -113,13 +113,13 @@ struct PieceOfAttention {
         R(all.rows()),
         lanes(all.lanes()),
         stride(all.value_stride()) {
-    q = scratch;                                    // (H, lanes)
-    scores = q + all.H * lanes;                     // (block, lanes)
-    mixed = scores + kAttentionBlock * lanes;       // (R, stride)
-    largest = mixed + R * stride;                   // (lanes)
-    sums = largest + lanes;                         // (lanes)
-    fade = sums + lanes;                            // (lanes)
-    key_scratch = fade + lanes;                     // (block, H)
+    q = scratch;                                            // (H, lanes)
+    scores = q + all.H * lanes;                             // (block, lanes)
+    mixed = scores + kAttentionBlock * lanes;               // (R, stride)
+    largest = mixed + R * stride;                           // (lanes)
+    sums = largest + lanes;                                 // (lanes)
+    fade = sums + lanes;                                    // (lanes)
+    key_scratch = fade + lanes;                             // (block, H)
     value_scratch = key_scratch + kAttentionBlock * all.H;  // (block, Hv)
   }
 

@@ -12,8 +12,8 @@ namespace zebra::detail::ZEBRA_ISA {
 
 template <class Real>
 inline constexpr Kernels<Real> kTable = {
-    ssd_forward<Real>,   ssd_backward<Real>,       conv_forward<Real>,
-    conv_backward<Real>, gated_norm_forward<Real>, gated_norm_backward<Real>,
+    ssd_forward<Real>,      ssd_backward<Real>,       conv_forward<Real>,
+    conv_backward<Real>,    gated_norm_forward<Real>, gated_norm_backward<Real>,
     cached_attention<Real>,
 };
 
