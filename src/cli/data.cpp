@@ -70,6 +70,7 @@ void add_data(CLI::App& app, Action& action) {
   verb->require_subcommand(1);
   add_stories(*verb, action);
   add_tokenizer(*verb, action);
+  add_check_tokenizer(*verb, action);
 }
 
 }  // namespace zebra

@@ -54,8 +54,7 @@ void generate_text(GenerateFlags flags) {
   const auto options = flags.machine.use();
   const auto loaded = load_with_tokenizer(flags.model, options);
   auto text = loaded.tokenizer->encode(flags.prompt);
-  auto ids = text;
-  if (loaded.tokenizer->bos_id() >= 0) ids.insert(ids.begin(), loaded.tokenizer->bos_id());
+  const auto ids = encode_with_bos(*loaded.tokenizer, flags.prompt);
   if (ids.empty()) throw ConfigError("--prompt: expected a text, got an empty one");
   flags.options.stop_ids = loaded.model->options().eos_token_ids;
   const auto prompt = torch::tensor(ids, at::kLong).unsqueeze(0).to(options.device);  // (1, T)
