@@ -45,7 +45,8 @@ std::string translate(const std::string& expression, const std::string& where) {
       if (++i < expression.size()) result += next;
     } else {
       if (in_class && c == '&' && next == '&') refuse(where, expression, "&& in a class");
-      if (c == '{' && !in_class) counting = i < 2 || expression[i - 2] != '\\';  // not \p{L}, \x{a0}
+      if (c == '{' && !in_class)
+        counting = i < 2 || expression[i - 2] != '\\';  // not \p{L}, \x{a0}
       if (counting && !in_class && c == '}' && next == '+') refuse(where, expression, "{n,m}+");
       if (in_class && c == '[' && next != ':') refuse(where, expression, "a class in a class");
       in_class = c == '[' || (in_class && c != ']');

@@ -92,5 +92,5 @@ TEST_CASE("sentencepiece: spans tell where tokens come from") {
     last = end;
   }
   CHECK(last == text.size());
-  CHECK(spans[0] == TextSpan{0, 3});
+  CHECK((spans[0] == TextSpan{0, 3}));
 }

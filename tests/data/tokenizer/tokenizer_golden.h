@@ -20,7 +20,8 @@ struct GoldenTokenizer {
   const char* ids;             // keys of a vector
   const char* text = nullptr;  // with special tokens
   const char* text_without_special = nullptr;
-  bool bos = false;  // the ids begin with one
+  bool bos = false;          // the ids begin with one
+  bool extra_spaces = true;  // ids of texts with such count
 };
 
 inline void check_golden(const GoldenTokenizer& golden) {
@@ -30,8 +31,12 @@ inline void check_golden(const GoldenTokenizer& golden) {
     INFO(golden.file << ": " << text);
     const auto all = vector[golden.ids].get<std::vector<int64_t>>();
     const std::vector<int64_t> ids(all.begin() + (golden.bos ? 1 : 0), all.end());
-    CHECK(tokenizer->encode(text) == ids);
-    CHECK(tokenizer->encode_with_spans(text).ids == ids);
+    const bool extra =
+        text.starts_with(' ') || text.ends_with(' ') || text.find("  ") != std::string::npos;
+    if (golden.extra_spaces || !extra) {
+      CHECK(tokenizer->encode(text) == ids);
+      CHECK(tokenizer->encode_with_spans(text).ids == ids);
+    }
     if (golden.bos) CHECK(all[0] == tokenizer->bos_id());
     if (golden.text) CHECK(tokenizer->decode_with_special(all) == vector[golden.text]);
     if (golden.text_without_special) {
