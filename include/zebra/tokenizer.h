@@ -56,8 +56,8 @@ class Tokenizer {
 // for a file with a component that is not known, by its name.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file);
 
-// What a model is to read: the ids with BOS before them and EOS after them where the tokenizer adds
-// these; never a second BOS before a text that begins with one.
-std::vector<int64_t> encode_input(const Tokenizer& tokenizer, std::string_view text);
+// The ids of a text with BOS before them where the tokenizer adds one; never a second before a text
+// that begins with it.
+std::vector<int64_t> encode_with_bos(const Tokenizer& tokenizer, std::string_view text);
 
 }  // namespace zebra

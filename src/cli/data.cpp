@@ -72,6 +72,7 @@ void add_data(CLI::App& app, Action& action) {
   add_data_show(*verb, action);
   add_stories(*verb, action);
   add_tokenizer(*verb, action);
+  add_check_tokenizer(*verb, action);
 }
 
 }  // namespace zebra

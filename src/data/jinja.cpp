@@ -68,6 +68,7 @@ class Cutter {
 
   void add_text(std::string_view text) {
     if (strip_next_) text.remove_prefix(std::min(text.find_first_not_of(kBlank), text.size()));
+    begins_line_ = parts_.empty() || (trim_next_ && text.starts_with('\n'));
     if (trim_next_ && text.starts_with('\n')) text.remove_prefix(1);
     strip_next_ = trim_next_ = false;
     parts_.push_back({Part::Kind::kText, std::string(text)});
@@ -80,7 +81,7 @@ class Cutter {
       text.resize(text.find_last_not_of(kBlank) + 1);
     } else if (block && sign != '+') {
       const size_t end = text.find_last_not_of(" \t") + 1;
-      const bool line_start = end == 0 ? parts_.size() == 1 : text[end - 1] == '\n';
+      const bool line_start = end == 0 ? begins_line_ : text[end - 1] == '\n';
       if (line_start) text.resize(end);
     }
   }
@@ -108,6 +109,7 @@ class Cutter {
   std::string_view source_;
   size_t at_ = 0;
   bool strip_next_ = false, trim_next_ = false;
+  bool begins_line_ = false;  // the last text
   std::vector<Part> parts_;
 };
 

@@ -12,7 +12,7 @@ using Kind = JinjaToken::Kind;
 using Expression = JinjaExpression;
 using Scopes = JinjaScopes;
 
-json undefined() { return {json::value_t::discarded}; }
+json undefined() { return json(json::value_t::discarded); }
 
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool digit(char c) { return c >= '0' && c <= '9'; }

@@ -34,11 +34,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& folder_or_file) {
                         folder_or_file.string(), ", found neither"));
 }
 
-std::vector<int64_t> encode_input(const Tokenizer& tokenizer, std::string_view text) {
+std::vector<int64_t> encode_with_bos(const Tokenizer& tokenizer, std::string_view text) {
   auto ids = tokenizer.encode(text);
   const int64_t bos = tokenizer.bos_id();
   if (tokenizer.adds_bos() && (ids.empty() || ids[0] != bos)) ids.insert(ids.begin(), bos);
-  if (tokenizer.adds_eos()) ids.push_back(tokenizer.eos_id());
   return ids;
 }
 

@@ -40,7 +40,7 @@ TEST_CASE("program: --version and --help go to stdout and are no errors") {
   const auto help = zebra({"--help"});
   CHECK(help.exit_code == 0);
   for (const char* verb : {"run", "validate", "recipes", "inspect", "convert", "logits", "generate",
-                           "eval", "data", "chat"}) {
+                           "eval", "data", "chat", "bench"}) {
     INFO(verb);
     CHECK_THAT(help.out, ContainsSubstring(std::string("\n  ") + verb));
     const auto own = zebra({verb, "--help"});

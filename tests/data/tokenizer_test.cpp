@@ -7,6 +7,7 @@
 #include "data/sources.h"
 #include "data/tokenizer_train.h"
 #include "fixtures.h"
+#include "support/tokenizer_files.h"
 
 using namespace zebra;
 using namespace zebra::testing;
@@ -61,27 +62,20 @@ TEST_CASE("tokenizer: ids of a unigram model without byte fallback equal the gol
   }
 }
 
-TEST_CASE("tokenizer: files that are not SentencePiece models are refused by name", "[golden]") {
-  ZEBRA_NEEDS_SHARED("data/tokenizers/tiktoken-small.model");
-  for (const auto* name :
-       {"data/tokenizers/tiktoken-small.model", "data/tokenizers/tiny-bpe-tokenizer.json"}) {
-    const auto file = shared_path(name);
-    CHECK(config_error([&] { load_tokenizer(file); }) ==
-          file.string() + ": expected a SentencePiece model, got a file that does not load");
-  }
-}
-
-TEST_CASE("tokenizer: a folder without tokenizer.model is refused with what was looked for") {
+TEST_CASE("tokenizer: a folder without a tokenizer is refused with what was looked for") {
   const Folder folder;
   const auto path = folder.path("");
   CHECK(config_error([&] { load_tokenizer(path); }) ==
-        "tokenizer: looked for tokenizer.model in " + path + ", found nothing");
-  folder.write("tokenizer.json", "{}");
-  CHECK(config_error([&] { load_tokenizer(path); }) ==
-        "tokenizer: looked for tokenizer.model in " + path +
-            ", found only tokenizer.json, which is not supported");
+        "tokenizer: looked for tokenizer.json and tokenizer.model in " + path + ", found neither");
   CHECK_THAT(config_error([&] { load_tokenizer(folder.path("nowhere")); }),
              ContainsSubstring("does not exist"));
+}
+
+TEST_CASE("tokenizer: tokenizer.json goes before tokenizer.model") {
+  const Folder folder;
+  small_model(folder);
+  folder.write("tokenizer.json", small_tokenizer_json().dump());
+  CHECK(load_tokenizer(folder.path(""))->vocab_size() == kSmallVocabulary);
 }
 
 TEST_CASE("tokenizer: an empty or damaged model is refused") {

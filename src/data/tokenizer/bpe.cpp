@@ -74,10 +74,14 @@ const Bpe::MergeSlot* Bpe::find_merge(int32_t left, int32_t right) const {
   }
 }
 
-// Whether no merge reaches from a word to the mark of the next.
+// Whether no merge reaches from a word to the mark of the next. Where characters are left out, what
+// lies at both sides of them may merge, so that no word ends for sure.
 bool Bpe::words_are_apart() const {
   const auto& mark = vocabulary_.word_mark;
   if (mark.empty() || vocabulary_.ignore_merges || id_of(mark) == kNone) return false;
+  const auto& bytes = vocabulary_.byte_ids;
+  const bool all_bytes = !bytes.empty() && std::count(bytes.begin(), bytes.end(), kNone) == 0;
+  if (!all_bytes && vocabulary_.unk_id == kNone) return false;
   return std::none_of(vocabulary_.merges.begin(), vocabulary_.merges.end(), [&](const auto& merge) {
     const auto& left = vocabulary_.tokens[merge.left];
     const auto& right = vocabulary_.tokens[merge.right];

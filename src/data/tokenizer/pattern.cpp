@@ -32,7 +32,7 @@ std::string space_class(char letter, bool in_class) {
 // The expression in PCRE2's words.
 std::string translate(const std::string& expression, const std::string& where) {
   std::string result;
-  bool in_class = false;
+  bool in_class = false, counting = false;  // counting: the last { began a {n,m}
   for (size_t i = 0; i < expression.size(); ++i) {
     const char c = expression[i];
     const char next = i + 1 < expression.size() ? expression[i + 1] : '\0';
@@ -45,7 +45,9 @@ std::string translate(const std::string& expression, const std::string& where) {
       if (++i < expression.size()) result += next;
     } else {
       if (in_class && c == '&' && next == '&') refuse(where, expression, "&& in a class");
-      if (!in_class && c == '}' && next == '+') refuse(where, expression, "}+");
+      if (c == '{' && !in_class)
+        counting = i < 2 || expression[i - 2] != '\\';  // not \p{L}, \x{a0}
+      if (counting && !in_class && c == '}' && next == '+') refuse(where, expression, "{n,m}+");
       if (in_class && c == '[' && next != ':') refuse(where, expression, "a class in a class");
       in_class = c == '[' || (in_class && c != ']');
       result += c;

@@ -23,9 +23,9 @@ class Reader {
     files_.add_bos = find_value<bool>(config, "add_bos_token", where_);
     files_.add_eos = find_value<bool>(config, "add_eos_token", where_);
     files_.legacy = find_value<bool>(config, "legacy", where_).value_or(true);
-    read_lists(config);
     const auto decoder = find_value<json>(config, "added_tokens_decoder", where_);
     if (decoder) read_decoder(*decoder);
+    read_lists(config);
     const auto map = read_object("special_tokens_map.json");
     if (!files_.bos) files_.bos = named(map, "bos_token");
     if (!files_.eos) files_.eos = named(map, "eos_token");
@@ -97,7 +97,8 @@ class Reader {
 }  // namespace
 
 TokenizerFiles read_tokenizer_files(const fs::path& file, const fs::path& folder) {
-  TokenizerFiles files{.file = file};
+  TokenizerFiles files;
+  files.file = file;
   if (!folder.empty()) Reader(files, folder).read();
   return files;
 }
