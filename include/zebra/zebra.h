@@ -15,5 +15,6 @@
 #include "zebra/options.h"
 #include "zebra/recipe.h"
 #include "zebra/safetensors.h"
+#include "zebra/tasks.h"
 #include "zebra/tokenizer.h"
 #include "zebra/trainer.h"

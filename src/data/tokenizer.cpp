@@ -1,18 +1,27 @@
 #include <sentencepiece_processor.h>
 
 #include "base/file.h"
+#include "data/harness_tokenizer.h"
 #include "zebra/error.h"
 #include "zebra/tokenizer.h"
 
 namespace zebra {
 namespace {
 
+enum class Spaces { kAsInFile, kKept };
+
+// A NormalizerSpec that says remove_extra_whitespaces: false. Messages that come twice are merged,
+// so that it may stand behind a model.
+constexpr std::string_view kKeepSpaces("\x1A\x02\x20\x00", 4);
+
 // sentencepiece keeps no state between calls of its const methods, so one object serves all
 // threads.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  explicit SentencePieceTokenizer(const std::filesystem::path& file) {
-    const auto status = processor_.LoadFromSerializedProto(read_file(file));
+  SentencePieceTokenizer(const std::filesystem::path& file, Spaces spaces) : spaces_(spaces) {
+    auto bytes = read_file(file);
+    if (spaces == Spaces::kKept) bytes += kKeepSpaces;
+    const auto status = processor_.LoadFromSerializedProto(bytes);
     if (!status.ok() || processor_.GetPieceSize() <= 0) {
       throw ConfigError(
           str(file.string(), ": expected a SentencePiece model, got a file that does not load"));
@@ -21,6 +30,8 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   std::vector<int64_t> encode(std::string_view text) const override {
     std::vector<int> ids;
+    // The prefix that sentencepiece adds is this space again.
+    if (spaces_ == Spaces::kKept && text.size() > 1 && text.front() == ' ') text.remove_prefix(1);
     check("tokenizer.encode", processor_.Encode(text, &ids));
     return {ids.begin(), ids.end()};
   }
@@ -51,26 +62,35 @@ class SentencePieceTokenizer final : public Tokenizer {
     TORCH_CHECK(status.ok(), subject, ": ", status.ToString());
   }
 
+  Spaces spaces_;
   sentencepiece::SentencePieceProcessor processor_;
 };
 
-}  // namespace
-
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
+std::unique_ptr<Tokenizer> load(const std::filesystem::path& folder_or_file, Spaces spaces) {
   namespace fs = std::filesystem;
   if (!fs::exists(folder_or_file)) {
     throw ConfigError(str("tokenizer: expected a model folder or a tokenizer file, got ",
                           folder_or_file.string(), ", which does not exist"));
   }
   if (!fs::is_directory(folder_or_file)) {
-    return std::make_unique<SentencePieceTokenizer>(folder_or_file);
+    return std::make_unique<SentencePieceTokenizer>(folder_or_file, spaces);
   }
   const auto file = folder_or_file / "tokenizer.model";
-  if (fs::exists(file)) return std::make_unique<SentencePieceTokenizer>(file);
+  if (fs::exists(file)) return std::make_unique<SentencePieceTokenizer>(file, spaces);
   const bool json = fs::exists(folder_or_file / "tokenizer.json");
   throw ConfigError(str("tokenizer: looked for tokenizer.model in ", folder_or_file.string(),
                         ", found ",
                         json ? "only tokenizer.json, which is not supported" : "nothing"));
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
+  return load(folder_or_file, Spaces::kAsInFile);
+}
+
+std::unique_ptr<Tokenizer> load_harness_tokenizer(const std::filesystem::path& folder) {
+  return load(folder, Spaces::kKept);
 }
 
 }  // namespace zebra

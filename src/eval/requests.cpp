@@ -1,0 +1,116 @@
+#include "eval/requests.h"
+
+#include <algorithm>
+
+#include "eval/python.h"
+#include "zebra/error.h"
+
+namespace zebra {
+
+namespace {
+
+using Ids = std::vector<int64_t>;
+
+// A text that begins with BOS itself, as chat templates make it, gets no second one.
+Ids encode_with_bos(const Tokenizer& tokenizer, std::string_view text) {
+  const int64_t bos = tokenizer.bos_id();
+  if (bos < 0) return tokenizer.encode(text);
+  const auto piece = tokenizer.piece(bos);
+  if (!piece.empty() && text.starts_with(piece)) text.remove_prefix(piece.size());
+  auto ids = tokenizer.encode(text);
+  ids.insert(ids.begin(), bos);
+  return ids;
+}
+
+// What stands before the first token of a text without a context.
+int64_t prefix_id(const Tokenizer& tokenizer) {
+  const int64_t id = tokenizer.bos_id() >= 0 ? tokenizer.bos_id() : tokenizer.eos_id();
+  if (id < 0) throw ConfigError("expected a context or a tokenizer with BOS, got neither");
+  return id;
+}
+
+TokenRequest fit(const Ids& context, Ids continuation, int64_t max_length) {
+  if (static_cast<int64_t>(continuation.size()) > max_length) {
+    throw ConfigError(
+        str("expected an ending of at most ", max_length, " tokens, got ", continuation.size()));
+  }
+  TokenRequest request;
+  request.input = context;
+  request.input.insert(request.input.end(), continuation.begin(), continuation.end() - 1);
+  request.targets = std::move(continuation);
+  const auto room = static_cast<size_t>(max_length);
+  if (request.input.size() > room) {
+    request.input.erase(request.input.begin(), request.input.end() - max_length);
+    request.cut = true;
+  }
+  return request;
+}
+
+TokenRequest without_context(const Tokenizer& tokenizer, const std::string& continuation,
+                             int64_t max_length) {
+  auto ids = tokenizer.encode(continuation);
+  const int64_t prefix = prefix_id(tokenizer);
+  if (!ids.empty() && ids.front() == prefix) ids.erase(ids.begin());
+  if (ids.empty()) {
+    throw ConfigError(str("expected an ending that adds tokens, got '", continuation, "'"));
+  }
+  return fit({prefix}, std::move(ids), max_length);
+}
+
+}  // namespace
+
+std::vector<TokenRequest> encode_requests(const Tokenizer& tokenizer,
+                                          const std::vector<TextRequest>& requests,
+                                          int64_t max_length) {
+  std::vector<TokenRequest> encoded;
+  std::string known;  // the context of `head`
+  Ids head;
+  for (const auto& [context, continuation] : requests) {
+    if (context.empty()) {
+      encoded.push_back(without_context(tokenizer, continuation, max_length));
+      continue;
+    }
+    const auto kept = python_rstrip(context);
+    if (head.empty() || kept != known) {
+      known = kept;
+      head = encode_with_bos(tokenizer, kept);
+    }
+    const auto whole = encode_with_bos(tokenizer, context + continuation);
+    if (whole.size() <= head.size()) {
+      throw ConfigError(
+          str("expected an ending that adds tokens to its context, got '", continuation, "'"));
+    }
+    if (head.empty()) throw ConfigError("expected a context or a tokenizer with BOS, got neither");
+    encoded.push_back(
+        fit(head, Ids(whole.begin() + static_cast<int64_t>(head.size()), whole.end()), max_length));
+  }
+  return encoded;
+}
+
+std::vector<TokenRequest> encode_rolling(const Tokenizer& tokenizer, const std::string& text,
+                                         int64_t max_length) {
+  const auto targets = encode_with_bos(tokenizer, text);
+  auto inputs = targets;  // before each target
+  inputs.insert(inputs.begin(), prefix_id(tokenizer));
+  const auto total = static_cast<int64_t>(targets.size());
+  std::vector<TokenRequest> windows;
+  for (int64_t done = 0; done < total;) {
+    const int64_t end = std::min(done + max_length, total);
+    const int64_t begin = std::max<int64_t>(end - max_length, 0);
+    windows.push_back({.input = {inputs.begin() + begin, inputs.begin() + end},
+                       .targets = {targets.begin() + done, targets.begin() + end}});
+    done = end;
+  }
+  return windows;
+}
+
+std::vector<int64_t> encode_prompt(const Tokenizer& tokenizer, const std::string& text,
+                                   int64_t max_length) {
+  auto ids = encode_with_bos(tokenizer, text);
+  if (ids.empty()) throw ConfigError("expected a prompt with at least one token, got none");
+  const auto room = static_cast<size_t>(max_length);
+  if (ids.size() > room) ids.erase(ids.begin(), ids.end() - max_length);
+  return ids;
+}
+
+}  // namespace zebra
