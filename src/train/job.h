@@ -56,6 +56,8 @@ class Job {
   std::filesystem::path base_folder() const;
   // Hash of every file that the recipe names: base, teacher, tokenizer, text, pairs.
   uint64_t inputs_hash() const;
+  // Hash of `key` and of the files that the eval stage's tasks read, which no other stage does.
+  uint64_t with_task_files(uint64_t key) const;
 
  private:
   const TokenDataset& dataset(std::unique_ptr<TokenDataset>& slot,
