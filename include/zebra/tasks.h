@@ -26,8 +26,11 @@ struct TaskOptions {
   std::optional<int64_t> shots =
       {};  // examples before each question; absent: the task's own number
   uint64_t fewshot_seed = 1234;
-  int64_t limit = 0;                      // documents of each task, the first ones; 0: all
-  int64_t max_length = 0;                 // tokens of context; 0: the model's
+  int64_t limit = 0;       // documents of each task, the first ones; 0: all
+  int64_t max_length = 0;  // tokens of context; 0: the model's
+  // Endings of more tokens than the context holds: only their end is scored. Else they are refused,
+  // as the harness does.
+  bool cut_endings = false;
   int64_t batch_size = 0;                 // rows of one forward; 0: as many as 16,384 tokens hold
   int64_t bootstrap_iterations = 100000;  // of the standard error of a perplexity; 0: none
   bool samples = false;                   // keep a record of every document

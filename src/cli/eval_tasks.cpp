@@ -67,6 +67,10 @@ void TaskFlags::declare(CLI::App* verb) {
   number("--fewshot,--num-fewshot", shots, "Examples before each question [the task's own number]");
   number("--limit", options.limit, "Documents of each task, the first ones; 0: all [0]");
   number("--max-length", options.max_length, "Tokens of context; 0: the model's [0]");
+  verb->add_flag(
+          "--cut-endings", options.cut_endings,
+          "Score the end of an ending that is longer than the context, instead of refusing it")
+      ->group("Harness tasks");
   number("--seed", options.fewshot_seed, "Of the examples that are drawn [1234]");
   verb->add_option("--system-instruction", options.system_instruction, "Text before everything")
       ->type_name("TEXT")

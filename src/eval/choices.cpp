@@ -27,7 +27,8 @@ Question make_question(const CausalLm& model, const Tokenizer& tokenizer,
     requests.push_back({question.context, choice});
   }
   const auto& options = model->options();
-  auto encoded = encode_requests(tokenizer, requests, options.max_position_embeddings);
+  auto encoded =
+      encode_requests(tokenizer, requests, options.max_position_embeddings, LongEndings::kRefuse);
   for (const auto& request : encoded) {
     check_vocabulary("tokens", request.input, options.vocab_size);
     check_vocabulary("tokens", request.targets, options.vocab_size);

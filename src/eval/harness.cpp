@@ -88,6 +88,7 @@ class Harness {
                             task.spec.max_new_tokens, " tokens that are generated, got ",
                             max_length_));
     }
+    const auto long_endings = options_.cut_endings ? LongEndings::kCut : LongEndings::kRefuse;
     const auto count = static_cast<int64_t>(task.documents.size());
     task.encoded.resize(generates ? 0 : task.documents.size());
     task.prompts.resize(generates ? task.documents.size() : 0);
@@ -102,7 +103,7 @@ class Harness {
             task.encoded[i] =
                 task.spec.kind == TaskKind::kRolling
                     ? encode_rolling(tokenizer_, requests[0].continuation, max_length_)
-                    : encode_requests(tokenizer_, requests, max_length_);
+                    : encode_requests(tokenizer_, requests, max_length_, long_endings);
           }
           for (const auto& request : generates ? Question() : task.encoded[i]) {
             check(request.input);

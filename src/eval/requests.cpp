@@ -29,45 +29,56 @@ int64_t prefix_id(const Tokenizer& tokenizer) {
   return id;
 }
 
-TokenRequest fit(const Ids& context, Ids continuation, int64_t max_length) {
-  if (static_cast<int64_t>(continuation.size()) > max_length) {
-    throw ConfigError(
-        str("expected an ending of at most ", max_length, " tokens, got ", continuation.size()));
+// How many tokens a model reads, and what becomes of endings that have more.
+struct Limits {
+  int64_t max_length;
+  LongEndings long_endings;
+};
+
+TokenRequest fit(const Ids& context, Ids continuation, const Limits& limits) {
+  const bool too_long = static_cast<int64_t>(continuation.size()) > limits.max_length;
+  if (too_long && limits.long_endings == LongEndings::kRefuse) {
+    throw ConfigError(str("expected an ending of at most ", limits.max_length, " tokens, got ",
+                          continuation.size()));
   }
   TokenRequest request;
   request.input = context;
   request.input.insert(request.input.end(), continuation.begin(), continuation.end() - 1);
   request.targets = std::move(continuation);
-  const auto room = static_cast<size_t>(max_length);
-  if (request.input.size() > room) {
-    request.input.erase(request.input.begin(), request.input.end() - max_length);
-    request.cut = true;
-  }
+  const auto room = static_cast<size_t>(limits.max_length);
+  const auto keep_end = [&](Ids& ids) {
+    if (ids.size() <= room) return false;
+    ids.erase(ids.begin(), ids.end() - limits.max_length);
+    return true;
+  };
+  request.cut = keep_end(request.input);
+  keep_end(request.targets);
   return request;
 }
 
 TokenRequest without_context(const Tokenizer& tokenizer, const std::string& continuation,
-                             int64_t max_length) {
+                             const Limits& limits) {
   auto ids = tokenizer.encode(continuation);
   const int64_t prefix = prefix_id(tokenizer);
   if (!ids.empty() && ids.front() == prefix) ids.erase(ids.begin());
   if (ids.empty()) {
     throw ConfigError(str("expected an ending that adds tokens, got '", continuation, "'"));
   }
-  return fit({prefix}, std::move(ids), max_length);
+  return fit({prefix}, std::move(ids), limits);
 }
 
 }  // namespace
 
 std::vector<TokenRequest> encode_requests(const Tokenizer& tokenizer,
                                           const std::vector<TextRequest>& requests,
-                                          int64_t max_length) {
+                                          int64_t max_length, LongEndings long_endings) {
+  const Limits limits{max_length, long_endings};
   std::vector<TokenRequest> encoded;
   std::string known;  // the context of `head`
   Ids head;
   for (const auto& [context, continuation] : requests) {
     if (context.empty()) {
-      encoded.push_back(without_context(tokenizer, continuation, max_length));
+      encoded.push_back(without_context(tokenizer, continuation, limits));
       continue;
     }
     const auto kept = python_rstrip(context);
@@ -82,7 +93,7 @@ std::vector<TokenRequest> encode_requests(const Tokenizer& tokenizer,
     }
     if (head.empty()) throw ConfigError("expected a context or a tokenizer with BOS, got neither");
     encoded.push_back(
-        fit(head, Ids(whole.begin() + static_cast<int64_t>(head.size()), whole.end()), max_length));
+        fit(head, Ids(whole.begin() + static_cast<int64_t>(head.size()), whole.end()), limits));
   }
   return encoded;
 }

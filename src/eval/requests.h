@@ -19,13 +19,16 @@ struct TokenRequest {
   bool cut = false;  // the context lost its beginning
 };
 
+// A continuation of more tokens than fit: refused, as in the harness, or only its end is scored.
+enum class LongEndings { kRefuse, kCut };
+
 // Context and continuation are encoded together and split where the context alone ends; white space
 // at the context's end belongs to the continuation. BOS comes first where the tokenizer has one. A
-// context that is too long loses its beginning. ConfigError when the continuation adds no tokens,
-// has more than `max_length`, or nothing stands before it.
+// context that is too long loses its beginning. ConfigError when the continuation adds no tokens or
+// nothing stands before it.
 std::vector<TokenRequest> encode_requests(const Tokenizer& tokenizer,
                                           const std::vector<TextRequest>& requests,
-                                          int64_t max_length);
+                                          int64_t max_length, LongEndings long_endings);
 
 // A text's tokens, each predicted once, in windows of at most `max_length` inputs with as much
 // context as fits. As in the harness, the BOS that the tokenizer puts first is predicted as well,

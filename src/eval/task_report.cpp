@@ -100,6 +100,7 @@ std::string task_report_json(const TaskReport& report, const TaskOptions& option
   for (const auto& [key, value] : config) settings[key] = Json::parse(value);
   settings["batch_size"] = options.batch_size > 0 ? Json(options.batch_size) : Json("auto");
   settings["limit"] = options.limit > 0 ? Json(options.limit) : Json();
+  settings["cut_endings"] = options.cut_endings;
   settings["bootstrap_iters"] = options.bootstrap_iterations;
   settings["fewshot_seed"] = options.fewshot_seed;
   json["system_instruction"] =

@@ -38,7 +38,7 @@ class Without : public WithoutBos {
 int64_t byte(char c) { return static_cast<unsigned char>(c) + 3; }
 
 TokenRequest only(const Tokenizer& tokenizer, const TextRequest& request, int64_t max_length) {
-  return encode_requests(tokenizer, {request}, max_length).at(0);
+  return encode_requests(tokenizer, {request}, max_length, LongEndings::kRefuse).at(0);
 }
 
 }  // namespace
@@ -85,6 +85,14 @@ TEST_CASE("requests: a long context loses its beginning, a long continuation is 
                     ContainsSubstring("expected an ending of at most 4 tokens, got 5"));
   CHECK_THROWS_WITH(only(ByteTokenizer(), {"a", ""}, 4),
                     ContainsSubstring("expected an ending that adds tokens to its context"));
+}
+
+TEST_CASE("requests: of an ending that is longer than the context the end can be scored") {
+  const auto request =
+      encode_requests(ByteTokenizer(), {{"a", "bcdefg"}}, 4, LongEndings::kCut).at(0);
+  CHECK(request.input == Ids{byte('c'), byte('d'), byte('e'), byte('f')});
+  CHECK(request.targets == Ids{byte('d'), byte('e'), byte('f'), byte('g')});
+  CHECK(request.cut);
 }
 
 TEST_CASE("requests: rolling windows predict every token once, the last one looks back") {
