@@ -41,7 +41,7 @@ PUBLIC = {
     "dist": "dist",
     "convert": "convert",
     "init": "init",
-    "eval": "eval generate",
+    "eval": "eval generate tasks",
     "train": "recipe trainer",
 }
 MODULE_OF = {header: module for module, headers in PUBLIC.items() for header in headers.split()}

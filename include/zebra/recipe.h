@@ -374,11 +374,32 @@ struct DataRecipe {
   }
 };
 
+// What a paper says of a task, in percent, to stand beside the run's own numbers.
+struct PublishedScore {
+  std::string task;
+  std::string metric = "acc";
+  std::optional<double> base, hybrid;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("task", task, "One of eval.tasks.");
+    visit("metric", metric, "Which of the task's metrics the table shows: acc, acc_norm, ...");
+    visit("base", base, "The base's published score, in percent.");
+    visit("hybrid", hybrid, "The hybrid's published score, in percent.");
+  }
+};
+
 struct EvalRecipe {
   int64_t max_sequences = 0;  // 0: all
   int64_t batch_size = 16;
   std::string choices;  // multiple-choice file
   bool speed = true;
+  std::vector<std::string> tasks;  // of the harness
+  std::string data;                // folder of TASK/SPLIT.jsonl
+  std::vector<std::string> at;     // models that the tasks are run on; empty: all
+  std::optional<int64_t> fewshot;
+  int64_t limit = 0, max_length = 0;
+  std::vector<PublishedScore> published;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -386,6 +407,14 @@ struct EvalRecipe {
     visit("batch_size", batch_size, "Sequences in one forward.");
     visit("choices", choices, "JSONL of multiple-choice endings; empty: none.");
     visit("speed", speed, "Measure decode tokens/s of base and hybrid.");
+    visit("tasks", tasks, "Tasks or groups of lm-evaluation-harness, or YAML files of tasks.");
+    visit("data", data, "Folder of the tasks' rows: TASK/SPLIT.jsonl.");
+    visit("at", at,
+          "Models that run the tasks: base, init, ild, composed, distill, dpo; none: all.");
+    visit("fewshot", fewshot, "Examples before each question; absent: each task's own number.");
+    visit("limit", limit, "Documents of each task, the first ones; 0 means all.");
+    visit("max_length", max_length, "Tokens of a task's context; 0 means the model's own.");
+    visit("published", published, "Published scores that the table of tasks ends with.");
   }
 };
 

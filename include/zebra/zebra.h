@@ -20,5 +20,6 @@
 #include "zebra/prepare.h"
 #include "zebra/recipe.h"
 #include "zebra/safetensors.h"
+#include "zebra/tasks.h"
 #include "zebra/tokenizer.h"
 #include "zebra/trainer.h"

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/signals.h"
 #include "cli/command.h"
+#include "cli/eval_tasks.h"
 #include "zebra/chat_template.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -19,10 +20,14 @@ struct EvalFlags {
   std::vector<std::string> data, pairs;
   SourceFormat format = SourceFormat::kText;
   DatasetOptions packing{.sequence_length = 0};  // 0: the model's longest, at most 2048
-  int64_t batch_size = 16, max_sequences = 0;
+  std::optional<int64_t> batch_size;
+  int64_t max_sequences = 0;
+  TaskFlags tasks;
   bool json = false;
   MachineFlags machine;
 };
+
+constexpr int64_t kUsualBatch = 16;
 
 int64_t sequence_length(const EvalFlags& flags, const ModelOptions& model) {
   constexpr int64_t kUsual = 2048;
@@ -62,7 +67,7 @@ void add_text(const EvalFlags& flags, const LoadedModel& loaded, const LoadOptio
   const TokenDataset data(sources, *loaded.tokenizer, packing);
   auto teacher = load_teacher(flags, options, loaded.model->options().vocab_size);
   const auto scores = score_text(loaded.model, teacher.is_empty() ? nullptr : &teacher, data,
-                                 flags.batch_size, flags.max_sequences);
+                                 flags.batch_size.value_or(kUsualBatch), flags.max_sequences);
   result["text"] = {{"nats_per_token", scores.nats_per_token},
                     {"bits_per_byte", scores.bits_per_byte},
                     {"predictions", scores.predictions},
@@ -85,7 +90,8 @@ void add_choices(const EvalFlags& flags, const LoadedModel& loaded,
 void add_pairs(const EvalFlags& flags, const LoadedModel& loaded, nlohmann::ordered_json& result) {
   const PreferenceDataset pairs(flags.pairs, *loaded.tokenizer,
                                 {.chat_template = chat_template(flags, *loaded.tokenizer)});
-  const auto scores = score_preferences(loaded.model, pairs, flags.batch_size);
+  const auto scores =
+      score_preferences(loaded.model, pairs, flags.batch_size.value_or(kUsualBatch));
   result["pairs"] = {
       {"accuracy", scores.accuracy}, {"margin", scores.margin}, {"pairs", scores.pairs}};
 }
@@ -106,9 +112,22 @@ std::string as_table(const nlohmann::ordered_json& result) {
   return out.str();
 }
 
+void evaluate_harness(const EvalFlags& flags) {
+  if (!flags.choices.empty() || !flags.pairs.empty() || !flags.teacher.empty()) {
+    throw ConfigError("--tasks: expected no --choices, --pairs or --teacher beside it");
+  }
+  run_tasks(flags.tasks, {.model = flags.model,
+                          .output = flags.output,
+                          .data = flags.data,
+                          .batch_size = flags.batch_size,
+                          .json = flags.json,
+                          .machine = flags.machine});
+}
+
 void evaluate(const EvalFlags& flags) {
+  if (flags.tasks.wanted()) return evaluate_harness(flags);
   if (flags.data.empty() && flags.choices.empty() && flags.pairs.empty()) {
-    throw ConfigError("eval: expected --data, --choices or --pairs, got none of them");
+    throw ConfigError("eval: expected --tasks, --data, --choices or --pairs, got none of them");
   }
   if (!flags.teacher.empty() && flags.data.empty()) {
     throw ConfigError("--teacher: needs --data, on which both models are compared");
@@ -126,7 +145,9 @@ void evaluate(const EvalFlags& flags) {
 }
 
 void declare_text(CLI::App* verb, EvalFlags& flags) {
-  verb->add_option("--data", flags.data, "Files or globs of held-out text")->type_name("FILE");
+  verb->add_option("--data", flags.data,
+                   "Files or globs of held-out text; with --tasks the folder of TASK/SPLIT.jsonl")
+      ->type_name("PATH");
   add_enum(verb, "--format", flags.format, "Of the files");
   verb->add_option("--sequence-length", flags.packing.sequence_length,
                    "Tokens of a sequence [the model's longest, at most 2048]")
@@ -151,15 +172,20 @@ void declare_text(CLI::App* verb, EvalFlags& flags) {
 
 void add_eval(CLI::App& app, Action& action) {
   auto flags = std::make_shared<EvalFlags>();
-  auto* verb = add_verb(app, "eval", "Held-out text, multiple-choice endings, preference pairs",
-                        "zebra eval models/hybrid --data valid.txt --sequence-length 256 "
+  auto* verb = add_verb(app, "eval",
+                        "Harness tasks, held-out text, multiple-choice endings, preference pairs",
+                        "zebra eval models/hybrid --tasks arc_easy,hellaswag,mmlu --data data/eval "
+                        "--output scores.json\n"
+                        "  zebra eval models/hybrid --data valid.txt --sequence-length 256 "
                         "--teacher models/llama");
   verb->add_option("model", flags->model, "Model folder")->required()->type_name("MODEL");
+  flags->tasks.declare(verb);
   declare_text(verb, *flags);
   verb->add_option("--choices", flags->choices, "JSONL of {context, choices, answer}")
       ->type_name("FILE");
   verb->add_option("--pairs", flags->pairs, "Files of preference pairs")->type_name("FILE");
-  verb->add_option("--batch-size", flags->batch_size, "Sequences in one forward [16]")
+  verb->add_option("--batch-size", flags->batch_size,
+                   "Sequences in one forward [16; of tasks as many as fit]")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   verb->add_option("--output", flags->output, "Write the numbers as JSON")->type_name("FILE");

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "zebra/model.h"
 
@@ -21,5 +22,6 @@ int64_t evaluation_chunk(int64_t vocab_size);
 // Throws ConfigError, naming `what` and the position, for an id that the model has no embedding of.
 // ids: int64 of any shape, on the CPU.
 void check_vocabulary(const char* what, const at::Tensor& ids, int64_t vocab_size);
+void check_vocabulary(const char* what, const std::vector<int64_t>& ids, int64_t vocab_size);
 
 }  // namespace zebra

@@ -300,4 +300,23 @@ uint64_t Job::inputs_hash() {
   return hasher.value();
 }
 
+uint64_t Job::with_task_files(uint64_t key) const {
+  if (recipe.eval.tasks.empty()) return key;
+  std::vector<fs::path> files;
+  for (const auto& task : recipe.eval.tasks) {
+    if (fs::is_regular_file(input(task))) files.push_back(input(task));
+  }
+  const auto data = input(recipe.eval.data);
+  if (!recipe.eval.data.empty() && fs::is_directory(data)) {
+    for (const auto& entry : fs::recursive_directory_iterator(data)) {
+      if (entry.path().extension() == ".jsonl") files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  Hasher hasher;
+  hasher.add(key);
+  for (const auto& file : files) add_file(hasher, file);
+  return hasher.value();
+}
+
 }  // namespace zebra

@@ -82,6 +82,8 @@ class Job {
   std::filesystem::path base_folder() const;
   // Hash of every file that the recipe names: base, teacher, tokenizer, text, pairs.
   uint64_t inputs_hash();
+  // Hash of `key` and of the files that the eval stage's tasks read, which no other stage does.
+  uint64_t with_task_files(uint64_t key) const;
 
  private:
   // The recipe's data as they are prepared; each store belongs to the plan at its place.

@@ -5,6 +5,7 @@
 
 #include "train/recipe_fields.h"
 #include "zebra/chat_template.h"
+#include "zebra/tasks.h"
 
 namespace zebra {
 
@@ -350,6 +351,34 @@ void check_stages(const Recipe& recipe, const Rules& rules) {
   if (recipe.stages.dpo) check_dpo(recipe, stages.below("dpo"));
 }
 
+void check_tasks(const EvalRecipe& eval, const Rules& rules) {
+  static const std::vector<std::string> models = {"base",     "init",    "ild",
+                                                  "composed", "distill", "dpo"};
+  for (size_t i = 0; i < eval.at.size(); ++i) {
+    const bool known = std::find(models.begin(), models.end(), eval.at[i]) != models.end();
+    rules.expect(known, join_key("at", std::to_string(i)),
+                 "base, init, ild, composed, distill or dpo", eval.at[i]);
+  }
+  const auto names = task_names();
+  for (size_t i = 0; i < eval.tasks.size(); ++i) {
+    const auto& task = eval.tasks[i];
+    const bool known = task.ends_with(".yaml") || task.ends_with(".yml") ||
+                       std::find(names.begin(), names.end(), task) != names.end();
+    const auto nearest = nearest_name(task, names);
+    const auto hint = nearest.empty() ? "" : str(" (did you mean ", nearest, "?)");
+    rules.expect(known, join_key("tasks", std::to_string(i)), "a known task or a YAML file",
+                 task + hint);
+  }
+  if (eval.fewshot) rules.at_least<int64_t>("fewshot", *eval.fewshot, 0);
+  rules.at_least<int64_t>("limit", eval.limit, 0);
+  rules.at_least<int64_t>("max_length", eval.max_length, 0);
+  for (size_t i = 0; i < eval.published.size(); ++i) {
+    const auto& task = eval.published[i].task;
+    rules.expect(std::find(eval.tasks.begin(), eval.tasks.end(), task) != eval.tasks.end(),
+                 join_key("published", std::to_string(i)) + ".task", "one of eval.tasks", task);
+  }
+}
+
 }  // namespace
 
 void check_rules(const Recipe& recipe, RecipeNotes& notes) {
@@ -372,6 +401,7 @@ void check_rules(const Recipe& recipe, RecipeNotes& notes) {
   check_needs(recipe, rules);
   rules.at_least<int64_t>("eval.max_sequences", recipe.eval.max_sequences, 0);
   rules.at_least<int64_t>("eval.batch_size", recipe.eval.batch_size, 1);
+  check_tasks(recipe.eval, rules.below("eval"));
   check_running(recipe, rules);
   check_machine(recipe, rules);
 }

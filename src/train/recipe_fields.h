@@ -42,6 +42,7 @@ inline const std::vector<std::string>& required_keys() {
                                                 "data.validation.*.path",
                                                 "hybrid.mla_layers",
                                                 "new_model.tokenizer",
+                                                "eval.published.*.task",
                                                 "stages.dpo.train"};
   return keys;
 }

@@ -123,6 +123,15 @@ std::string results_section(const Summary& summary) {
          table_html(table, "full");
 }
 
+std::string tasks_section(const Summary& summary) {
+  const auto table = task_cells(summary);
+  if (table.rows.empty()) return "";
+  return heading("Tasks",
+                 "Scores of lm-evaluation-harness's tasks in percent, and what is published. "
+                 "tasks/ has every number with its standard error.") +
+         table_html(table, "full");
+}
+
 std::string students_section(const Summary& summary) {
   SummaryTable table;
   table.columns = {"student", "nats per\ntoken", "KL to\nteacher", "top-1\nagreement"};
@@ -374,7 +383,8 @@ void write_report(const std::filesystem::path& run_folder) {
           "<title>",
           name, "</title>\n<style>", kReportStyle, "</style>\n</head>\n<body>\n");
   page += str("<h1>", name, "</h1>\n<p class=\"about\">", escape_html(subtitle(summary)), "</p>\n");
-  page += facts(summary) + results_section(summary) + layers_section(summary);
+  page += facts(summary) + results_section(summary) + tasks_section(summary);
+  page += layers_section(summary);
   page += cache_section(summary) + students_section(summary);
   page += training_section(read_metrics(run_folder / "metrics.jsonl"));
   page += smart_section(summary) + conversion_section(run_folder / "init_report.json");

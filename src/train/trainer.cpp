@@ -147,6 +147,7 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
   uint64_t key = job.inputs_hash();
   for (const auto& stage : run_stages()) {
     if (!stage.wanted(recipe)) continue;
+    if (stage.name == "eval") key = job.with_task_files(key);
     key = stage_key(stage, recipe, key);
     redo = redo || stage.name == options.from;
     const bool asked = options.only.empty() || listed(options.only, stage.name);

@@ -376,6 +376,51 @@ TEST_CASE("program: eval prints what it measures, and writes it as JSON") {
   CHECK(json.at("pairs").at("pairs") == 4);
 }
 
+TEST_CASE("program: eval runs harness tasks, with results, samples and a table") {
+  write_text(workshop() / "rows/piqa/validation.jsonl",
+             "{\"goal\":\"Open it\",\"sol1\":\"Push\",\"sol2\":\"Eat\",\"label\":0}\n"
+             "{\"goal\":\"Shut it\",\"sol1\":\"Burn\",\"sol2\":\"Pull\",\"label\":1}\n");
+  write_text(workshop() / "own.yaml",
+             "task: own\ntest_split: test\noutput_type: multiple_choice\n"
+             "dataset_kwargs: {data_files: {test: rows/piqa/validation.jsonl}}\n"
+             "doc_to_text: goal\ndoc_to_choice: '{{[sol1, sol2]}}'\ndoc_to_target: label\n");
+  const auto table =
+      require_success(zebra({"eval", "llama", "--tasks", "piqa,own.yaml", "--data", "rows",
+                             "--limit", "1", "--output", "tasks.json", "--samples"}));
+  for (const char* word : {"piqa", "own", "acc_norm", "n-shot"}) {
+    CHECK_THAT(table, ContainsSubstring(word));
+  }
+  const auto json = read_json(workshop() / "tasks.json");
+  CHECK(json.at("results").at("piqa").contains("acc,none"));
+  CHECK(json.at("results").at("piqa").at("acc_norm_stderr,none") == "N/A");
+  CHECK(json.at("n-samples").at("piqa") == nlohmann::json{{"original", 2}, {"effective", 1}});
+  CHECK(json.at("versions").at("piqa") == 1.0);
+  CHECK(json.at("config").at("limit") == 1);
+  const auto sample = read_json(workshop() / "tasks_samples/samples_own.jsonl");
+  CHECK(sample.at("arguments").at("gen_args_1").at("arg_1") == " Eat");
+  CHECK(sample.at("doc_hash").get<std::string>().size() == 64);
+}
+
+TEST_CASE("program: eval refuses tasks and rows that are not there, and writes nothing") {
+  fs::create_directories(workshop() / "empty");
+  const auto refused = [](std::vector<std::string> more, const std::string& what) {
+    std::vector<std::string> arguments = {"eval", "llama", "--output", "none.json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    check_refused(zebra(arguments), what);
+    CHECK_FALSE(fs::exists(workshop() / "none.json"));
+  };
+  refused({"--tasks", "piqua", "--data", "empty"}, "unknown task 'piqua'; did you mean 'piqa'?");
+  refused({"--tasks", "piqa", "--data", "empty"}, "piqa/validation.jsonl, which is no file");
+  refused({"--tasks", "piqa", "--data", "text/valid.txt"},
+          "--data: with --tasks expected one folder of TASK/SPLIT.jsonl, got text/valid.txt");
+  refused({"--tasks", "piqa", "--data", "empty", "--choices", "text/choices.jsonl"},
+          "--tasks: expected no --choices");
+  refused({"--tasks", "piqa", "--data", "empty", "--max-length", "500"},
+          "--max-length: expected at most the model's 128 positions, got 500");
+  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "empty", "--samples"}),
+                "--samples: needs --output");
+}
+
 TEST_CASE("program: convert writes a folder that loads to the same weights") {
   require_success(zebra({"convert", "llama", "again", "--dtype", "fp32", "--shard-size", "20KB"}));
   CHECK(fs::exists(workshop() / "again/model.safetensors.index.json"));

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "data/harness_tokenizer.h"
 #include "data/sources.h"
 #include "data/tokenizer_train.h"
 #include "fixtures.h"
@@ -48,6 +49,20 @@ TEST_CASE("tokenizer: ids and text of a Llama tokenizer equal the golden vectors
     CHECK(tokenizer->encode(text) == ids);
     CHECK(tokenizer->decode(ids) == vector["tok512_spm_decoded"].get<std::string>());
   }
+}
+
+TEST_CASE("tokenizer: for scores every space counts, as Hugging Face reads a SentencePiece file",
+          "[golden]") {
+  ZEBRA_NEEDS_SHARED("data/models/stories260k");
+  const auto folder = shared_path("data/models/stories260k");
+  const auto tokenizer = load_harness_tokenizer(folder);
+  using Ids = std::vector<int64_t>;
+  // By transformers 5.23.
+  CHECK(tokenizer->encode("a  b ") == Ids{261, 410, 268, 410});
+  CHECK(tokenizer->encode("  a") == Ids{410, 261});
+  CHECK(tokenizer->encode(" Hello") == Ids{346, 306, 414});
+  CHECK(tokenizer->encode("x\n\n y") == Ids{410, 444, 13, 13, 348});
+  CHECK(load_tokenizer(folder)->encode("a  b ") == Ids{261, 268});
 }
 
 TEST_CASE("tokenizer: ids of a unigram model without byte fallback equal the golden vectors",

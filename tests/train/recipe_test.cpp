@@ -208,6 +208,20 @@ TEST_CASE("recipe: broken rules are named with both sides") {
               "100, got 512"});
 }
 
+TEST_CASE("recipe: tasks, models and published scores that are not known are refused") {
+  const auto texts =
+      RecipeFile(kGood).mistakes({"eval.tasks=[arc_eazy, mine.yaml, mmlu]", "eval.at=[base, sft]",
+                                  "eval.limit=-1", "eval.published=[{task: piqa, base: 1}]"});
+  REQUIRE(texts.size() == 4);
+  const auto all = texts[0] + texts[1] + texts[2] + texts[3];
+  CHECK_THAT(all, ContainsSubstring("eval.tasks.0: expected a known task or a YAML file, got "
+                                    "arc_eazy (did you mean arc_easy?)"));
+  CHECK_THAT(all, ContainsSubstring("eval.at.1: expected base, init, ild, composed, distill or "
+                                    "dpo, got sft"));
+  CHECK_THAT(all, ContainsSubstring("eval.limit: expected at least 0, got -1"));
+  CHECK_THAT(all, ContainsSubstring("eval.published.0.task: expected one of eval.tasks, got piqa"));
+}
+
 TEST_CASE("recipe: rules that an override can break are checked after it") {
   CHECK(mistakes_with("hybrid.mla.q_energy=1.5") ==
         Texts{"--set hybrid.mla.q_energy: expected more than 0, at most 1, got 1.5"});

@@ -206,6 +206,26 @@ TEST_CASE("summary_table: lines are aligned, and what was not measured is a dash
   CHECK(text.back() == '\n');
 }
 
+TEST_CASE("summary_table: tasks have a table of their own, with the published scores last") {
+  auto summary = full_summary();
+  summary.task_columns = {
+      {.task = "piqa", .metric = "acc_norm", .published_base = 0.7432, .published_hybrid = 0.7296},
+      {.task = "mmlu", .metric = "acc", .published_base = 0.4605, .published_hybrid = {}}};
+  summary.stages["base"].tasks = {{"piqa,acc_norm", 0.75}, {"mmlu,acc", 0.25}, {"piqa,acc", 0.1}};
+  summary.stages["dpo"].tasks = {{"piqa,acc_norm", 0.5}};
+  summary.students["mla"]["ild"].tasks = {{"piqa,acc_norm", 0.25}, {"mmlu,acc", 0.5}};
+  const auto table = task_cells(summary);
+  CHECK(table.columns == std::vector<std::string>{"model", "piqa\nacc_norm", "mmlu\nacc", "mean"});
+  using Row = std::vector<std::string>;
+  CHECK(table.rows == std::vector<Row>{{"base", "75.00", "25.00", "50.00"},
+                                       {"all mla, after ILD", "25.00", "50.00", "37.50"},
+                                       {"aligned", "50.00", "", ""},
+                                       {"published base", "74.32", "46.05", "60.19"},
+                                       {"published hybrid", "72.96", "", ""}});
+  CHECK_THAT(summary_table(summary), ContainsSubstring("published hybrid"));
+  CHECK(task_cells(full_summary()).rows.empty());
+}
+
 TEST_CASE("report: has every part of a run") {
   const RunSample run;
   write_summary(run.path(), full_summary());

@@ -69,7 +69,11 @@ std::unique_ptr<Tokenizer> read_json_tokenizer(TokenizerFiles files);
 std::unique_ptr<Tokenizer> read_ranks_tokenizer(TokenizerFiles files, std::string_view text);
 bool looks_like_ranks(std::string_view text);
 // tokenizer.model of Llama 1 and 2.
+enum class Spaces {
+  kAsInFile,
+  kKept,  // every one counts, whatever the file says: harness_tokenizer.h
+};
 std::unique_ptr<Tokenizer> read_sentencepiece_tokenizer(TokenizerFiles files,
-                                                        const std::string& bytes);
+                                                        const std::string& bytes, Spaces spaces);
 
 }  // namespace zebra

@@ -16,6 +16,8 @@ constexpr std::string_view kMark = "\xE2\x96\x81";  // U+2581
 // A NormalizerSpec that says add_dummy_prefix: false. Messages that come twice are merged, so that
 // it may stand behind a model.
 constexpr std::string_view kNoPrefix("\x1A\x02\x18\x00", 4);
+// Likewise remove_extra_whitespaces: false.
+constexpr std::string_view kKeepSpaces("\x1A\x02\x20\x00", 4);
 
 void load(SentencePieceProcessor& processor, const std::string& bytes, const std::string& where) {
   const auto status = processor.LoadFromSerializedProto(bytes);
@@ -29,7 +31,9 @@ void load(SentencePieceProcessor& processor, const std::string& bytes, const std
 // threads.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(TokenizerFiles files, const std::string& bytes) : legacy_(files.legacy) {
+  SentencePieceTokenizer(TokenizerFiles files, std::string bytes, Spaces spaces)
+      : legacy_(files.legacy), spaces_(spaces) {
+    if (spaces == Spaces::kKept) bytes += kKeepSpaces;
     load(processor_, bytes, files.where());
     if (!legacy_) load(no_prefix_, bytes + std::string(kNoPrefix), files.where());
     files.hash.add(bytes);
@@ -42,6 +46,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::vector<int64_t> encode(std::string_view text) const override {
     std::vector<int64_t> ids;
     std::optional<MappedText> valid;
+    // The prefix that sentencepiece adds is this space again.
+    if (spaces_ == Spaces::kKept && text.size() > 1 && text.front() == ' ') text.remove_prefix(1);
     text = valid_text(text, /*wants_map=*/false, valid).text;
     for (const auto& part : added_.split_raw(text)) {
       if (part.id >= 0) {
@@ -173,6 +179,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   SentencePieceProcessor processor_, no_prefix_;  // the second is loaded when it is needed
   bool legacy_;
+  Spaces spaces_;
   std::vector<std::string> names_;
   AddedTokens added_;
   int64_t bos_id_ = -1, eos_id_ = -1;
@@ -183,8 +190,9 @@ class SentencePieceTokenizer final : public Tokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> read_sentencepiece_tokenizer(TokenizerFiles files,
-                                                        const std::string& bytes) {
-  return std::make_unique<SentencePieceTokenizer>(std::move(files), bytes);
+                                                        const std::string& bytes,
+                                                        Spaces spaces) {
+  return std::make_unique<SentencePieceTokenizer>(std::move(files), bytes, spaces);
 }
 
 }  // namespace zebra
