@@ -318,7 +318,7 @@ TEST_CASE("resilience: SIGUSR1 saves and goes on, the time limit saves and stops
   CHECK(outcome.interrupted);
   check_as_whole("asked");
   auto limited = rarely;
-  limited.push_back("time_limit_minutes=0.01");  // 0.6 s
+  limited.push_back("time_limit_minutes=0.002");  // 0.12 s
   int stops = 0;
   for (Outcome part; stops < 60; ++stops) {
     part = run_zebra(job_into("limited", limited), workshop());
@@ -326,7 +326,7 @@ TEST_CASE("resilience: SIGUSR1 saves and goes on, the time limit saves and stops
     if (part.exit_code == 0) break;
     REQUIRE(part.exit_code == 75);
     CHECK_THAT(part.err, ContainsSubstring(" by the time limit of 0.0"));
-    limited.back() = "time_limit_minutes=" + std::to_string(0.01 + 0.005 * stops);
+    limited.back() = "time_limit_minutes=" + std::to_string(0.002 + 0.005 * (stops + 1));
   }
   CHECK(stops > 0);
   check_as_whole("limited");
