@@ -52,7 +52,7 @@ def precompile(flags):
     """LibTorch's header for clang; made once for each set of flags."""
     pch = CACHE / f"torch-{digest(*flags)}.pch"
     if not pch.exists():
-        header = CACHE / "torch.h"
+        header = pch.with_suffix(".h")  # its own: clang refuses a header that was written again
         header.write_text("#include <torch/torch.h>\n")
         part = pch.with_suffix(f".{os.getpid()}")
         subprocess.run([CLANG, *flags, "-x", "c++-header", header, "-o", part], check=True)
