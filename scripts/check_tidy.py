@@ -52,7 +52,7 @@ def precompile(flags):
     """LibTorch's header for clang; made once for each set of flags."""
     pch = CACHE / f"torch-{digest(*flags)}.pch"
     if not pch.exists():
-        header = CACHE / "torch.h"
+        header = pch.with_suffix(".h")  # its own: clang refuses a header that was written again
         header.write_text("#include <torch/torch.h>\n")
         part = pch.with_suffix(f".{os.getpid()}")
         subprocess.run([CLANG, *flags, "-x", "c++-header", header, "-o", part], check=True)
@@ -74,6 +74,8 @@ def jobs_to_do(build):
             flags = flags + precompile([f for f in flags if not f.startswith("-D") or "USE_" in f])
         yield Job(str(path.relative_to(ROOT)), path.read_text(), path, flags, "^$")
     headers = sorted([*ROOT.glob("include/zebra/*.h"), *ROOT.glob("src/**/*.h")])
+    # Those that are compiled once for each instruction set cannot be included by another source.
+    headers = [h for h in headers if "ZEBRA_ISA" not in h.read_text()]
     if headers and everything:
         source = CACHE / f"headers-{os.getpid()}.cpp"
         source.write_text("#include <torch/torch.h>\n" + "".join(f'#include "{h}"\n' for h in headers))

@@ -109,6 +109,7 @@ std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
 
 class SmallHeadAttention : public torch::autograd::Function<SmallHeadAttention> {
  public:
+  // Autograd wants the tensors one by one. NOLINTNEXTLINE(readability-function-size)
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& q,
                             const at::Tensor& k, const at::Tensor& v,
                             const std::optional<at::Tensor>& begins, double scale) {

@@ -3,6 +3,7 @@
 
 namespace zebra {
 
+// Two models and two answers. NOLINTNEXTLINE(readability-function-size)
 DpoOutput dpo_loss(const at::Tensor& chosen, const at::Tensor& rejected,
                    const at::Tensor& reference_chosen, const at::Tensor& reference_rejected,
                    double beta, double pair_weight) {

@@ -127,6 +127,7 @@ at::Tensor ild_distance(const at::Tensor& student, const at::Tensor& teacher,
   return (distance * weights).sum();
 }
 
+// Two models and two answers. NOLINTNEXTLINE(readability-function-size)
 DpoOutput dpo_loss(const at::Tensor& chosen, const at::Tensor& rejected,
                    const at::Tensor& reference_chosen, const at::Tensor& reference_rejected,
                    double beta, double pair_weight) {

@@ -18,10 +18,10 @@ struct ScanInputs {
 
   explicit ScanInputs(const SsdInput& in) {
     const at::ScalarType dtype = in.x.scalar_type();
-    x = with_dense_rows(in.x);
-    dt = with_dense_rows(in.dt);
-    B = with_dense_rows(in.B);
-    C = with_dense_rows(in.C);
+    x = with_dense_tokens(in.x);
+    dt = with_dense_tokens(in.dt);
+    B = with_dense_tokens(in.B);
+    C = with_dense_tokens(in.C);
     A = decay_rates(in.A_log, dtype).contiguous();
     D = in.D.to(dtype).contiguous();
     dt_bias = in.dt_bias.to(dtype).contiguous();

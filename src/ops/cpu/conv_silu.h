@@ -98,6 +98,7 @@ void conv_forward(const ConvForward<Real>& args, int64_t begin, int64_t end) {
 
 // g of one token into `g` (tile) and, for the item's own tokens, its share of the weight gradients.
 template <class Real, int W, int kCount>
+// Everything is in registers. NOLINTNEXTLINE(readability-function-size)
 ZEBRA_INLINE void conv_backward_row(const ConvBackward<Real>& args, const Taps<Real>& taps,
                                     const Real* dy, int64_t c0, int64_t c1, Real* __restrict g,
                                     Real* __restrict partial) {
@@ -125,6 +126,7 @@ ZEBRA_INLINE void conv_backward_row(const ConvBackward<Real>& args, const Taps<R
 
 // dx of token t: every later g that saw it. `ring` holds g of token s at row s % K.
 template <class Real>
+// Everything is in registers. NOLINTNEXTLINE(readability-function-size)
 ZEBRA_INLINE void emit_dx(const ConvBackward<Real>& args, int64_t b, int64_t t, int64_t c0,
                           int64_t c1, const Real* ring) {
   constexpr int W = kFullWidth<Real>;

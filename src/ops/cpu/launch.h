@@ -13,7 +13,7 @@
 namespace zebra::detail {
 
 // The tensor itself when the dimensions after the second are dense, else a dense copy.
-inline at::Tensor with_dense_rows(const at::Tensor& tensor) {
+inline at::Tensor with_dense_tokens(const at::Tensor& tensor) {
   int64_t expected = 1;
   for (int64_t d = tensor.dim() - 1; d >= 2; --d) {
     if (tensor.size(d) != 1 && tensor.stride(d) != expected) return tensor.contiguous();
@@ -22,7 +22,7 @@ inline at::Tensor with_dense_rows(const at::Tensor& tensor) {
   return tensor;
 }
 
-// REQUIRES: tensor came from with_dense_rows().
+// REQUIRES: tensor came from with_dense_tokens().
 template <class Real>
 Rows<const Real> rows_of(const at::Tensor& tensor) {
   return {tensor.const_data_ptr<Real>(), tensor.stride(0), tensor.stride(1)};

@@ -93,6 +93,7 @@ struct BlockRows {
 // (P, padded Z) and may be the same; y: (K, N, P) of this head. kVectors: vectors of a state row, 0
 // when it is only known at run time.
 template <class Real, int W, int K, int kVectors>
+// Everything is in registers. NOLINTNEXTLINE(readability-function-size)
 ZEBRA_INLINE void forward_block(const SsdShape& shape, const Real* decay, const Real* u,
                                 const BlockRows<Real>& rows, const Real* from, Real* to,
                                 Real* __restrict y) {
@@ -224,6 +225,7 @@ struct BackwardScratch {
 
 // The state K tokens later.
 template <class Real, int W, int K>
+// Everything is in registers. NOLINTNEXTLINE(readability-function-size)
 ZEBRA_INLINE void advance(const Head<Real>& head, int64_t t, const Real* decay, const Real* u,
                           const Real* from, Real* __restrict to) {
   using S = Simd<Real, W>;
@@ -246,6 +248,7 @@ ZEBRA_INLINE void advance(const Head<Real>& head, int64_t t, const Real* decay, 
 // One block in reverse: dC, dB (added unless `first` head of its group), du, dlog, and `dstate`
 // moved from after the block's last token to before its first.
 template <class Real, int W, int K>
+// Everything is in registers. NOLINTNEXTLINE(readability-function-size)
 ZEBRA_INLINE void backward_block(const SsdBackward<Real>& args, const Head<Real>& head, int64_t t0,
                                  int64_t i, const Real* __restrict start,
                                  const BackwardScratch<Real>& scratch) {

@@ -21,27 +21,38 @@ struct TeacherLayer {
 struct StudentLoss {
   at::Tensor hidden, mixer;  // scalars
 
-  void add(const at::Tensor& more_hidden, const at::Tensor& more_mixer) {
-    hidden = hidden.defined() ? hidden + more_hidden : more_hidden;
-    mixer = mixer.defined() ? mixer + more_mixer : more_mixer;
+  void add(const StudentLoss& more) {
+    if (!more.hidden.defined()) return;
+    hidden = hidden.defined() ? hidden + more.hidden : more.hidden;
+    mixer = mixer.defined() ? mixer + more.mixer : more.mixer;
   }
 };
 
-void train_layer(const IldStage& stage, Trainee& student, int64_t layer,
-                 const TeacherLayer& teacher, const SequenceContext& context,
-                 const at::Tensor& weights, StudentLoss& loss) {
-  auto out = student.model->block(layer)->forward(teacher.input, context, /*cache=*/nullptr);
-  const bool last = layer + 1 == student.model->options().num_layers();
+// What one layer of a student is to learn.
+struct Lesson {
+  int64_t layer;
+  const TeacherLayer& teacher;
+  const SequenceContext& context;
+  const at::Tensor& weights;  // (B, T)
+};
+
+StudentLoss train_layer(const IldStage& stage, Trainee& student, const Lesson& lesson) {
+  const auto& teacher = lesson.teacher;
+  auto out =
+      student.model->block(lesson.layer)->forward(teacher.input, lesson.context, /*cache=*/nullptr);
+  const bool last = lesson.layer + 1 == student.model->options().num_layers();
   if (last) out.hidden = student.model->final_norm()->forward(out.hidden);
-  const auto hidden = ild_distance(out.hidden, teacher.hidden, weights, stage.form);
-  const auto mixer = ild_distance(out.mixer_out, teacher.mixer_out, weights, stage.form);
+  const auto hidden = ild_distance(out.hidden, teacher.hidden, lesson.weights, stage.form);
+  const auto mixer = ild_distance(out.mixer_out, teacher.mixer_out, lesson.weights, stage.form);
   (hidden * stage.hidden_weight + mixer * stage.mixer_weight).backward();
-  loss.add(hidden.detach(), mixer.detach());
+  return {hidden.detach(), mixer.detach()};
 }
 
 // Walks the base once and trains the same layer of every student as it goes.
-void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& students,
-                 const Batch& batch, double tokens, std::vector<StudentLoss>& losses) {
+std::vector<StudentLoss> train_batch(const IldStage& stage, CausalLm& base,
+                                     std::vector<Trainee>& students, const Batch& batch,
+                                     double tokens) {
+  std::vector<StudentLoss> losses(students.size());
   const auto weights = text_mask(batch).to(torch::kFloat) / tokens;  // (B, T)
   const auto base_context = base->context(batch.input_ids, batch.segments, /*offset=*/0);
   std::vector<SequenceContext> contexts;
@@ -66,10 +77,11 @@ void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& st
     for (size_t s = 0; s < students.size(); ++s) {
       if (students[s].model->options().layers[i] == MixerKind::kAttention)
         continue;  // stays as it is
-      train_layer(stage, students[s], i, teacher, contexts[s], weights, losses[s]);
+      losses[s].add(train_layer(stage, students[s], {i, teacher, contexts[s], weights}));
     }
     teacher.input = next;
   }
+  return losses;
 }
 
 Metrics student_metrics(const IldStage& stage, const StudentLoss& loss,
@@ -114,7 +126,8 @@ StageResult run_ild(Job& job, uint64_t key) {
                  const auto batches = step_batches(data, plan, step, job.device);
                  std::vector<StudentLoss> losses(students.size());
                  for (const auto& batch : batches.micro) {
-                   train_batch(stage, base, students, batch, batches.text, losses);
+                   const auto of_batch = train_batch(stage, base, students, batch, batches.text);
+                   for (size_t s = 0; s < losses.size(); ++s) losses[s].add(of_batch[s]);
                  }
                  std::vector<Metrics> metrics;
                  for (const auto& loss : losses) {
