@@ -30,9 +30,13 @@ void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_bench_checkpoint(CLI::App& bench, Action& action);
+void add_bench_memory(CLI::App& app, Action& action);
 
 // Prints what a training checkpoint holds.
 void inspect_checkpoint(const std::string& path, bool json);
+
+// The words of this process's command line, the program's full path first: to start it again.
+std::vector<std::string> own_command();
 
 // A subcommand whose help ends with an example.
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,

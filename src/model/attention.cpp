@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -21,9 +22,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const SequenceContext& co
                                   LayerCache* cache) {
   const int64_t B = x.size(0), T = x.size(1), H = options_.head_dim;
   const int64_t N = options_.num_heads, G = options_.num_kv_heads;
-  auto q = q_proj(x).view({B, T, N, H});
-  auto k = k_proj(x).view({B, T, G, H});
-  auto v = v_proj(x).view({B, T, G, H});
+  auto q = project(q_proj, x).view({B, T, N, H});
+  auto k = project(k_proj, x).view({B, T, G, H});
+  auto v = project(v_proj, x).view({B, T, G, H});
   q = apply_rope(q, context.rope, RopePairing::kHalfSplit);
   k = apply_rope(k, context.rope, RopePairing::kHalfSplit);
   if (cache != nullptr) {
@@ -33,7 +34,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const SequenceContext& co
   }
   const double scale = 1.0 / std::sqrt(static_cast<double>(H));
   const auto y = causal_attention(q, k, v, scale, context.segments);  // (B, T, N, H)
-  return o_proj(y.reshape({B, T, N * H}));                            // (B, T, D)
+  return project(o_proj, y.reshape({B, T, N * H}));                   // (B, T, D)
 }
 
 std::unique_ptr<LayerCache> AttentionImpl::make_cache(int64_t /*batch*/) const {

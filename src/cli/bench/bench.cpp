@@ -4,10 +4,10 @@
 namespace zebra {
 
 void add_bench(CLI::App& app, Action& action) {
-  auto* verb =
-      add_verb(app, "bench", "Measure parts of the program", "zebra bench checkpoint --json");
+  auto* verb = add_verb(app, "bench", "Measure parts of the program", "zebra bench memory --json");
   verb->require_subcommand(1);
   add_bench_checkpoint(*verb, action);
+  add_bench_memory(*verb, action);
 }
 
 }  // namespace zebra

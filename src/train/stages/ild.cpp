@@ -30,7 +30,7 @@ struct StudentLoss {
 void train_layer(const IldStage& stage, Trainee& student, int64_t layer,
                  const TeacherLayer& teacher, const SequenceContext& context,
                  const at::Tensor& weights, StudentLoss& loss) {
-  auto out = student.model->block(layer)->forward(teacher.input, context, /*cache=*/nullptr);
+  auto out = student.model->run_block(layer, teacher.input, context);
   const bool last = layer + 1 == student.model->options().num_layers();
   if (last) out.hidden = student.model->final_norm()->forward(out.hidden);
   const auto hidden = ild_distance(out.hidden, teacher.hidden, weights, stage.form);
@@ -57,7 +57,7 @@ void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& st
     at::Tensor next;
     {
       torch::NoGradGuard no_grad;
-      auto out = base->block(i)->forward(teacher.input, base_context, /*cache=*/nullptr);
+      auto out = base->run_block(i, teacher.input, base_context);
       next = out.hidden;
       const bool last = i + 1 == base->options().num_layers();
       teacher.hidden = last ? base->final_norm()->forward(out.hidden) : out.hidden;
@@ -94,10 +94,9 @@ StageResult run_ild(Job& job, uint64_t key) {
   }
   const auto& data = job.train_data();
   auto base = job.base();
+  job.share_frozen(base);
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "ild"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "ild", stage.batch_size, stage.micro_batch_size);
   double flops = forward_flops(base->options(), T).layers;  // of a token
   for (const auto& student : students) {
     flops += 3 * forward_flops(student.model->options(), T).layers;
@@ -109,9 +108,11 @@ StageResult run_ild(Job& job, uint64_t key) {
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
                 .flops_per_step = static_cast<double>(stage.batch_size * T) * flops,
-                .optimizer = stage.optimizer},
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.micro_batches(),
+                .samples = sample_ids_of(data, plan)},
                students, [&](int64_t step) {
-                 const auto batches = step_batches(data, plan, step, job.device);
+                 const auto batches = step_batches(job, data, plan, step);
                  std::vector<StudentLoss> losses(students.size());
                  for (const auto& batch : batches.micro) {
                    train_batch(stage, base, students, batch, batches.tokens, losses);
