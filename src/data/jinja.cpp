@@ -1,6 +1,7 @@
 #include "data/jinja.h"
 
 #include "data/jinja_expression.h"
+#include "data/jinja_values.h"
 #include "zebra/error.h"
 
 namespace zebra {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/utf8.h"
+#include "data/jinja_values.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -11,8 +11,6 @@ namespace {
 using Kind = JinjaToken::Kind;
 using Expression = JinjaExpression;
 using Scopes = JinjaScopes;
-
-json undefined() { return json(json::value_t::discarded); }
 
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 bool digit(char c) { return c >= '0' && c <= '9'; }
@@ -60,140 +58,6 @@ std::vector<JinjaToken> tokens_of(std::string_view tag) {
   return tokens;
 }
 
-const std::string& as_string(const json& value) {
-  if (!value.is_string()) throw JinjaError("a text was expected");
-  return value.get_ref<const std::string&>();
-}
-
-int64_t as_integer(const json& value) {
-  if (!value.is_number_integer()) throw JinjaError("an integer was expected");
-  return value.get<int64_t>();
-}
-
-int64_t length_of(const json& value) {
-  if (!value.is_string()) return static_cast<int64_t>(value.size());
-  int64_t length = 0;
-  for (const char c : as_string(value)) length += (c & 0xC0) != 0x80 ? 1 : 0;
-  return length;
-}
-
-json add(const json& a, const json& b) {
-  if (a.is_string() && b.is_string()) return as_string(a) + as_string(b);
-  if (a.is_number() && b.is_number()) return as_integer(a) + as_integer(b);
-  if (!a.is_array() || !b.is_array()) throw JinjaError("+ of values that do not add");
-  json sum = a;
-  sum.insert(sum.end(), b.begin(), b.end());
-  return sum;
-}
-
-json arithmetic(const std::string& sign, const json& a, const json& b) {
-  if (sign == "+") return add(a, b);
-  if (sign == "~") return jinja_text(a) + jinja_text(b);
-  const int64_t x = as_integer(a), y = as_integer(b);
-  if (sign == "-") return x - y;
-  if (sign == "*") return x * y;
-  if (y <= 0) throw JinjaError("a division by what is not positive");
-  const int64_t remainder = ((x % y) + y) % y;
-  if (sign == "%") return remainder;
-  if (sign == "//") return (x - remainder) / y;
-  throw JinjaError("the operator " + sign);
-}
-
-bool contains(const json& all, const json& item) {
-  if (all.is_string()) return as_string(all).find(as_string(item)) != std::string::npos;
-  if (all.is_object()) return all.contains(as_string(item));
-  return std::find(all.begin(), all.end(), item) != all.end();
-}
-
-bool compare(const std::string& sign, const json& a, const json& b) {
-  if (sign == "in") return contains(b, a);
-  if (a.is_discarded() || b.is_discarded()) {
-    if (sign == "==") return a.is_discarded() && b.is_discarded();
-    if (sign == "!=") return a.is_discarded() != b.is_discarded();
-    throw JinjaError("a comparison with an undefined value");
-  }
-  if (sign == "==") return a == b;
-  if (sign == "!=") return a != b;
-  if (sign == "<") return a < b;
-  if (sign == ">") return a > b;
-  return sign == "<=" ? a <= b : a >= b;
-}
-
-bool test(const std::string& name, const json& value) {
-  if (name == "defined") return !value.is_discarded();
-  if (name == "undefined") return value.is_discarded();
-  if (name == "none") return value.is_null();
-  if (name == "string") return value.is_string();
-  if (name == "mapping") return value.is_object();
-  if (name == "sequence" || name == "iterable") return value.is_array() || value.is_string();
-  if (name == "number") return value.is_number();
-  if (name == "boolean") return value.is_boolean();
-  if (name == "true") return value == json(true);
-  if (name == "false") return value == json(false);
-  throw JinjaError("the test " + name);
-}
-
-std::string cased(std::string text, int (*change)(int)) {
-  for (auto& c : text) {
-    if ((c & 0x80) == 0) c = static_cast<char>(change(static_cast<unsigned char>(c)));
-  }
-  return text;
-}
-
-json filter(const std::string& name, const json& value) {
-  if (name == "trim") return std::string(strip_white_space(as_string(value)));
-  if (name == "length" || name == "count") return length_of(value);
-  if (name == "upper") return cased(as_string(value), std::toupper);
-  if (name == "lower") return cased(as_string(value), std::tolower);
-  if (name == "string") return jinja_text(value);
-  if (name == "first" && value.is_array() && !value.empty()) return value.front();
-  if (name == "last" && value.is_array() && !value.empty()) return value.back();
-  if (name == "list" && value.is_array()) return value;
-  throw JinjaError("the filter " + name);
-}
-
-json method(const json& object, const std::string& name, const std::vector<json>& arguments) {
-  if (arguments.empty()) {
-    if (name == "strip") return filter("trim", object);
-    if (name == "upper" || name == "lower") return filter(name, object);
-  }
-  if (arguments.size() == 1 && object.is_string()) {
-    const auto& text = as_string(object);
-    if (name == "startswith") return text.starts_with(as_string(arguments[0]));
-    if (name == "endswith") return text.ends_with(as_string(arguments[0]));
-  }
-  if (name == "get" && object.is_object() && !arguments.empty()) {
-    return object.value(as_string(arguments[0]),
-                        arguments.size() > 1 ? arguments[1] : json(nullptr));
-  }
-  throw JinjaError("the method " + name);
-}
-
-json element(const json& object, const json& key) {
-  if (object.is_discarded()) throw JinjaError("an element of an undefined value");
-  if (object.is_object() && key.is_string()) {
-    const auto found = object.find(as_string(key));
-    return found == object.end() ? undefined() : *found;
-  }
-  if (!object.is_array() || !key.is_number_integer()) return undefined();
-  const auto size = static_cast<int64_t>(object.size());
-  const int64_t index = as_integer(key) < 0 ? as_integer(key) + size : as_integer(key);
-  return index >= 0 && index < size ? object[index] : undefined();
-}
-
-json slice(const json& list, const json& begin, const json& end) {
-  if (!list.is_array()) throw JinjaError("a slice of what is no list");
-  const auto size = static_cast<int64_t>(list.size());
-  const auto place = [&](const json& value, int64_t usual) {
-    if (value.is_discarded()) return usual;
-    const int64_t index = as_integer(value);
-    return std::clamp<int64_t>(index < 0 ? index + size : index, 0, size);
-  };
-  json result = json::array();
-  for (int64_t i = place(begin, 0); i < place(end, size); ++i) result.push_back(list[i]);
-  return result;
-}
-
 std::vector<json> values_of(const std::vector<Expression>& expressions, Scopes& scopes) {
   std::vector<json> values;
   for (const auto& expression : expressions) values.push_back(expression(scopes));
@@ -207,22 +71,6 @@ json* JinjaScopes::find(const std::string& name) {
     if (const auto found = scope->find(name); found != scope->end()) return &*found;
   }
   return nullptr;
-}
-
-bool jinja_true(const json& value) {
-  if (value.is_discarded() || value.is_null()) return false;
-  if (value.is_boolean()) return value.get<bool>();
-  if (value.is_number()) return value != json(0);
-  return length_of(value) > 0;
-}
-
-std::string jinja_text(const json& value) {
-  if (value.is_discarded()) return "";
-  if (value.is_string()) return as_string(value);
-  if (value.is_null()) return "None";
-  if (value.is_boolean()) return value.get<bool>() ? "True" : "False";
-  if (value.is_number_integer()) return value.dump();
-  throw JinjaError("a list or an object as text");
 }
 
 JinjaParser::JinjaParser(std::string_view tag) : tokens_(tokens_of(tag)) {}
@@ -247,7 +95,7 @@ Expression JinjaParser::expression() {
   const auto value = either();
   if (!accept("if")) return value;
   const auto condition = either();
-  const auto otherwise = accept("else") ? expression() : [](Scopes&) { return undefined(); };
+  const auto otherwise = accept("else") ? expression() : [](Scopes&) { return jinja_undefined(); };
   return [=](Scopes& scopes) {
     return jinja_true(condition(scopes)) ? value(scopes) : otherwise(scopes);
   };
@@ -286,7 +134,7 @@ Expression JinjaParser::comparison() {
     if (accept("is")) {
       const bool no = accept("not");
       left = [left, no, test_name = name()](Scopes& scopes) -> json {
-        return test(test_name, left(scopes)) != no;
+        return jinja_test(test_name, left(scopes)) != no;
       };
       continue;
     }
@@ -299,7 +147,7 @@ Expression JinjaParser::comparison() {
       return left;
     }
     left = [left, sign, no, right = sum()](Scopes& scopes) -> json {
-      return compare(sign, left(scopes), right(scopes)) != no;
+      return jinja_compare(sign, left(scopes), right(scopes)) != no;
     };
   }
 }
@@ -310,7 +158,7 @@ Expression JinjaParser::sum() {
     const std::string sign = next().text;
     if (!accept("+") && !accept("-") && !accept("~")) return left;
     left = [left, sign, right = product()](Scopes& scopes) {
-      return arithmetic(sign, left(scopes), right(scopes));
+      return jinja_arithmetic(sign, left(scopes), right(scopes));
     };
   }
 }
@@ -321,14 +169,15 @@ Expression JinjaParser::product() {
     const std::string sign = next().text;
     if (!accept("*") && !accept("//") && !accept("%")) return left;
     left = [left, sign, right = unary()](Scopes& scopes) {
-      return arithmetic(sign, left(scopes), right(scopes));
+      return jinja_arithmetic(sign, left(scopes), right(scopes));
     };
   }
 }
 
 Expression JinjaParser::unary() {
   if (!accept("-")) return postfix();
-  return [value = unary()](Scopes& scopes) -> json { return -as_integer(value(scopes)); };
+  return
+      [value = unary()](Scopes& scopes) -> json { return jinja_arithmetic("-", 0, value(scopes)); };
 }
 
 Expression JinjaParser::postfix() {
@@ -343,7 +192,7 @@ Expression JinjaParser::postfix() {
       const auto options = accept("(") ? arguments() : std::vector<Expression>();
       value = [value, filter_name, plain = options.empty()](Scopes& scopes) {
         if (!plain) throw JinjaError("options of the filter " + filter_name);
-        return filter(filter_name, value(scopes));
+        return jinja_filter(filter_name, value(scopes));
       };
     } else {
       return value;
@@ -354,15 +203,15 @@ Expression JinjaParser::postfix() {
 Expression JinjaParser::member(Expression object) {
   const auto key = name();
   if (!accept("(")) {
-    return [object, key](Scopes& scopes) { return element(object(scopes), key); };
+    return [object, key](Scopes& scopes) { return jinja_element(object(scopes), key); };
   }
   return [object, key, given = arguments()](Scopes& scopes) {
-    return method(object(scopes), key, values_of(given, scopes));
+    return jinja_method(object(scopes), key, values_of(given, scopes));
   };
 }
 
 Expression JinjaParser::subscript(Expression object) {
-  const Expression nothing = [](Scopes&) { return undefined(); };
+  const Expression nothing = [](Scopes&) { return jinja_undefined(); };
   const bool open = next().text == ":" && next().kind == Kind::kSign;
   const auto key = open ? nothing : expression();
   if (accept(":")) {
@@ -370,11 +219,11 @@ Expression JinjaParser::subscript(Expression object) {
     const auto end = to_end ? nothing : expression();
     expect("]");
     return [object, key, end](Scopes& scopes) {
-      return slice(object(scopes), key(scopes), end(scopes));
+      return jinja_slice(object(scopes), key(scopes), end(scopes));
     };
   }
   expect("]");
-  return [object, key](Scopes& scopes) { return element(object(scopes), key(scopes)); };
+  return [object, key](Scopes& scopes) { return jinja_element(object(scopes), key(scopes)); };
 }
 
 std::vector<Expression> JinjaParser::arguments() {
@@ -412,10 +261,12 @@ Expression JinjaParser::call(const std::string& function) {
     };
   }
   return [function, given = arguments()](Scopes& scopes) -> json {
-    if (function == "raise_exception") throw JinjaError(jinja_text(given.at(0)(scopes)));
+    if (function == "raise_exception" && given.size() == 1) {
+      throw JinjaError(jinja_text(given[0](scopes)));
+    }
     if (function != "strftime_now") throw JinjaError("the function " + function);
     const auto* today = scopes.find("zebra_today");
-    return today == nullptr ? undefined() : *today;
+    return today == nullptr ? jinja_undefined() : *today;
   };
 }
 
@@ -450,7 +301,7 @@ Expression JinjaParser::primary() {
   if (accept("(")) return call(word);
   return [word](Scopes& scopes) {
     const auto* value = scopes.find(word);
-    return value == nullptr ? undefined() : *value;
+    return value == nullptr ? jinja_undefined() : *value;
   };
 }
 

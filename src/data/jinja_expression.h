@@ -63,7 +63,4 @@ class JinjaParser {
   size_t at_ = 0;
 };
 
-bool jinja_true(const json& value);
-std::string jinja_text(const json& value);
-
 }  // namespace zebra
