@@ -37,7 +37,7 @@ PUBLIC = {
     "ops": "ops losses",
     "model": "layers mixers model cache",
     "io": "safetensors checkpoint",
-    "data": "tokenizer dataset",
+    "data": "tokenizer chat_template dataset",
     "dist": "dist",
     "convert": "convert",
     "init": "init",

@@ -1,6 +1,7 @@
 // The whole public interface.
 #pragma once
 
+#include "zebra/chat_template.h"
 #include "zebra/checkpoint.h"
 #include "zebra/convert.h"
 #include "zebra/dataset.h"
