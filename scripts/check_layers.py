@@ -37,7 +37,7 @@ PUBLIC = {
     "ops": "ops losses",
     "model": "layers mixers model cache",
     "io": "safetensors checkpoint",
-    "data": "tokenizer chat_template dataset",
+    "data": "tokenizer chat_template dataset prepare",
     "dist": "dist",
     "convert": "convert",
     "init": "init",

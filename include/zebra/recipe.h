@@ -314,58 +314,61 @@ struct InitRecipe {
   }
 };
 
-template <>
-struct EnumNames<SourceFormat> {
-  static constexpr std::array<std::pair<SourceFormat, std::string_view>, 4> names = {
-      {{SourceFormat::kText, "text"},
-       {SourceFormat::kStories, "stories"},
-       {SourceFormat::kJsonl, "jsonl"},
-       {SourceFormat::kMessages, "messages"}}};
-};
-
-template <>
-struct EnumNames<Packing> {
-  static constexpr std::array<std::pair<Packing, std::string_view>, 2> names = {
-      {{Packing::kConcat, "concat"}, {Packing::kNone, "none"}}};
-};
-
-template <>
-struct EnumNames<BosPlacement> {
-  static constexpr std::array<std::pair<BosPlacement, std::string_view>, 3> names = {
-      {{BosPlacement::kDocument, "document"},
-       {BosPlacement::kSequence, "sequence"},
-       {BosPlacement::kNone, "none"}}};
-};
-
 struct DataSource {
   std::string path;
   SourceFormat format = SourceFormat::kText;
+  std::optional<double> weight;
+  double epochs = 1.0;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("path", path, "File or glob.");
-    visit("format", format, "text, stories, jsonl or messages.");
+    visit("path", path, "File or glob, plain or gzip.");
+    visit("format", format, "text, stories, jsonl, messages, conversations or prompt_completion.");
+    visit("weight", weight, "Share of the mixture, relative to the other weights; all or none.");
+    visit("epochs", epochs, "Passes over this source that an epoch of the mixture holds at most.");
   }
 };
 
 struct DataRecipe {
   int64_t sequence_length = 2048;
   Packing packing = Packing::kConcat;
+  LongDocuments long_documents = LongDocuments::kTruncate;
+  int64_t packing_window = 8192;
   BosPlacement bos = BosPlacement::kDocument;
   bool eos = true;
   bool cross_document = false;
   bool recut = false;
+  std::string chat_template = "auto";  // or a name of chat_template.h
+  LossOn loss_on = LossOn::kAll;
+  MixBy mix_by = MixBy::kTokens;
+  BadLines bad_lines = BadLines::kRefuse;
+  double validation_split = 0.0;
+  std::string cache;  // empty: the run folder's data
   std::vector<DataSource> train, validation;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("sequence_length", sequence_length, "Tokens of a sequence.");
-    visit("packing", packing, "concat (cut anywhere) or none (one document a sequence, padded).");
+    visit("packing", packing,
+          "concat (cut anywhere), best_fit (documents whole, several a sequence) or none (one "
+          "document a sequence, padded).");
+    visit("long_documents", long_documents,
+          "best_fit, none: truncate or split documents that are longer than a sequence.");
+    visit("packing_window", packing_window,
+          "best_fit: documents that are laid into sequences together.");
     visit("bos", bos, "Where the first token goes: document, sequence or none.");
-    visit("eos", eos, "End token after each document.");
+    visit("eos", eos, "End token after each document that does not end with it.");
     visit("cross_document", cross_document,
           "Documents of a sequence see each other, as in the published runs.");
     visit("recut", recut, "concat: cut the token stream at another offset in each epoch.");
+    visit("chat_template", chat_template,
+          "Of messages: auto (recognised from the tokenizer's files), or a name such as llama3.");
+    visit("loss_on", loss_on, "Training tokens with KL and cross-entropy: all or assistant.");
+    visit("mix_by", mix_by, "What weights count: tokens or documents.");
+    visit("bad_lines", bad_lines, "refuse, or count (leave out, with a warning).");
+    visit("validation_split", validation_split,
+          "Share of the training documents held out by their hash, instead of validation.");
+    visit("cache", cache, "Folder of the prepared tokens; empty: data in the run folder.");
     visit("train", train, "Training text.");
     visit("validation", validation, "Held-out text for every number in the report.");
   }

@@ -14,6 +14,7 @@
 #include "zebra/model.h"
 #include "zebra/ops.h"
 #include "zebra/options.h"
+#include "zebra/prepare.h"
 #include "zebra/recipe.h"
 #include "zebra/safetensors.h"
 #include "zebra/tokenizer.h"

@@ -28,6 +28,10 @@ void add_logits(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
+void add_bench_packing(CLI::App& bench, Action& action);
+void add_data_prepare(CLI::App& data, Action& action);
+void add_data_show(CLI::App& data, Action& action);
 
 // A subcommand whose help ends with an example.
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "cli/command.h"
+#include "zebra/chat_template.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
 #include "zebra/recipe.h"
@@ -13,7 +14,7 @@ namespace zebra {
 namespace {
 
 struct EvalFlags {
-  std::string model, teacher, choices, output;
+  std::string model, teacher, choices, output, chat_template;
   std::vector<std::string> data, pairs;
   SourceFormat format = SourceFormat::kText;
   DatasetOptions packing{.sequence_length = 0};  // 0: the model's longest, at most 2048
@@ -26,6 +27,16 @@ int64_t sequence_length(const EvalFlags& flags, const ModelOptions& model) {
   constexpr int64_t kUsual = 2048;
   return flags.packing.sequence_length > 0 ? flags.packing.sequence_length
                                            : std::min(kUsual, model.max_position_embeddings);
+}
+
+// Empty where none is recognised: what has no messages does without.
+std::string chat_template(const EvalFlags& flags, const Tokenizer& tokenizer) {
+  if (!flags.chat_template.empty()) return flags.chat_template;
+  try {
+    return ChatTemplate::of_folder(flags.model, tokenizer).name();
+  } catch (const ConfigError&) {
+    return "";
+  }
 }
 
 CausalLm load_teacher(const EvalFlags& flags, const LoadOptions& options, int64_t vocab_size) {
@@ -46,6 +57,7 @@ void add_text(const EvalFlags& flags, const LoadedModel& loaded, const LoadOptio
   for (const auto& path : flags.data) sources.push_back({.path = path, .format = flags.format});
   auto packing = flags.packing;
   packing.sequence_length = sequence_length(flags, loaded.model->options());
+  packing.chat_template = chat_template(flags, *loaded.tokenizer);
   const TokenDataset data(sources, *loaded.tokenizer, packing);
   auto teacher = load_teacher(flags, options, loaded.model->options().vocab_size);
   const auto scores = score_text(loaded.model, teacher.is_empty() ? nullptr : &teacher, data,
@@ -70,7 +82,8 @@ void add_choices(const EvalFlags& flags, const LoadedModel& loaded,
 }
 
 void add_pairs(const EvalFlags& flags, const LoadedModel& loaded, nlohmann::ordered_json& result) {
-  const PreferenceDataset pairs(flags.pairs, *loaded.tokenizer, PreferenceOptions{});
+  const PreferenceDataset pairs(flags.pairs, *loaded.tokenizer,
+                                {.chat_template = chat_template(flags, *loaded.tokenizer)});
   const auto scores = score_preferences(loaded.model, pairs, flags.batch_size);
   result["pairs"] = {
       {"accuracy", scores.accuracy}, {"margin", scores.margin}, {"pairs", scores.pairs}};
@@ -117,11 +130,14 @@ void declare_text(CLI::App* verb, EvalFlags& flags) {
                    "Tokens of a sequence [the model's longest, at most 2048]")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 30).description(""))
       ->type_name("T");
-  add_enum(verb, "--packing", flags.packing.packing, "Cut anywhere, or one document a sequence");
+  add_enum(verb, "--packing", flags.packing.packing, "How documents are laid into sequences");
   add_enum(verb, "--bos", flags.packing.bos, "Where the first token goes");
   verb->add_flag("--eos,!--no-eos", flags.packing.eos, "End token after each document [on]");
   verb->add_flag("--cross-document", flags.packing.cross_document,
                  "Documents of a sequence see each other");
+  verb->add_option("--chat-template", flags.chat_template,
+                   "Of messages [recognised from the model's files]")
+      ->type_name("NAME");
   verb->add_option("--max-sequences", flags.max_sequences, "Sequences used; 0: all [0]")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");

@@ -33,6 +33,7 @@ void declare(CLI::App& app, Action& action) {
   add_generate(app, action);
   add_eval(app, action);
   add_data(app, action);
+  add_bench(app, action);
 }
 
 // Every line of the text, so that a recipe's mistakes each stand in a line of their own.

@@ -59,11 +59,11 @@ Sums score_batch(CausalLm& model, CausalLm* teacher, const Batch& batch) {
   const auto ids = batch.input_ids.to(device);
   const bool packed = batch.segments.defined();
   const auto segments = packed ? batch.segments.to(device) : at::Tensor();
-  at::Tensor text;  // indices of the tokens that are not padding; undefined: all
-  if (packed) text = batch.loss_mask.flatten().nonzero().squeeze(1).to(device);
+  at::Tensor text;  // indices of the tokens that carry a loss; undefined: all
+  if (!batch.loss_everywhere) text = batch.loss_mask.flatten().nonzero().squeeze(1).to(device);
   const auto rows_of = [&](const at::Tensor& values) {  // (B, T, ...) -> (M, ...)
     const auto flat = values.flatten(0, 1);
-    return packed ? flat.index_select(0, text) : flat;
+    return text.defined() ? flat.index_select(0, text) : flat;
   };
   TokenRows rows;
   rows.hidden = rows_of(model->forward(ids, segments));

@@ -48,35 +48,71 @@ fs::path Job::base_folder() const {
 }
 
 const Tokenizer& Job::tokenizer() {
-  if (!tokenizer_) {
-    tokenizer_ = load_tokenizer(recipe.new_model ? input(recipe.new_model->tokenizer)
-                                                 : input(recipe.base->model));
-  }
+  if (!tokenizer_) tokenizer_ = load_tokenizer(tokenizer_path(recipe, root_));
   return *tokenizer_;
 }
 
-const TokenDataset& Job::dataset(std::unique_ptr<TokenDataset>& slot,
-                                 const std::vector<DataSource>& sources) {
-  if (!slot) {
-    std::vector<SourceOptions> files;
-    for (const auto& source : sources) {
-      files.push_back({.path = input(source.path).string(), .format = source.format});
+void Job::prepare(bool replace) {
+  Prepared all;
+  all.plans = plan_data(recipe, root_, tokenizer());
+  const PrepareOptions options{.cache = data_cache(recipe, root_),
+                               .replace = replace && recipe.data.cache.empty()};
+  Hasher hasher;
+  const auto add = [&](const std::vector<PreparePlan>& plans,
+                       std::vector<std::shared_ptr<const TokenStore>>& stores) {
+    for (const auto& plan : plans) {
+      const auto source = zebra::prepare(plan, tokenizer(), options);
+      stores.push_back(source.store);
+      hasher.add(source.text_hash);
+      if (source.seconds == 0) continue;
+      log_info(str("prepared ", plan.source.path, ": ", source.documents, " documents, ",
+                   source.tokens, " tokens, ", source.bad_records, " bad lines left out"));
     }
-    const auto& data = recipe.data;
-    slot = std::make_unique<TokenDataset>(files, tokenizer(),
-                                          DatasetOptions{.sequence_length = data.sequence_length,
-                                                         .packing = data.packing,
-                                                         .bos = data.bos,
-                                                         .eos = data.eos,
-                                                         .cross_document = data.cross_document,
-                                                         .recut = data.recut});
-  }
-  return *slot;
+  };
+  add(all.plans.train, all.train);
+  add(all.plans.validation, all.validation);
+  add(all.plans.pairs, all.pairs);
+  add(all.plans.held_out_pairs, all.held_out_pairs);
+  all.hash = hasher.value();
+  prepared_ = std::move(all);
 }
 
-const TokenDataset& Job::train_data() { return dataset(train_, recipe.data.train); }
+const Job::Prepared& Job::prepared() {
+  if (!prepared_) prepare(/*replace=*/false);
+  return *prepared_;
+}
 
-const TokenDataset& Job::validation_data() { return dataset(validation_, recipe.data.validation); }
+const TokenDataset& Job::train_data() {
+  if (!train_) {
+    const auto& all = prepared();
+    train_ = std::make_unique<TokenDataset>(sources_of(all.plans.train), all.train, tokenizer(),
+                                            train_options(recipe.data));
+    const auto report = train_->packing();
+    log_info(str("training text: ", train_->size(), " sequences of ", recipe.data.sequence_length,
+                 " tokens; ", report.truncated, " documents truncated"));
+  }
+  return *train_;
+}
+
+const TokenDataset& Job::validation_data() {
+  if (!validation_) {
+    const auto& all = prepared();
+    validation_ = std::make_unique<TokenDataset>(sources_of(all.plans.validation), all.validation,
+                                                 tokenizer(), validation_options(recipe.data));
+  }
+  return *validation_;
+}
+
+PreferenceDataset Job::preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores) {
+  const auto& stage = *recipe.stages.dpo;
+  return {stores,
+          tokenizer(),
+          {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length}};
+}
+
+PreferenceDataset Job::train_pairs() { return preferences(prepared().pairs); }
+
+PreferenceDataset Job::held_out_pairs() { return preferences(prepared().held_out_pairs); }
 
 namespace {
 
@@ -235,22 +271,14 @@ void add_model(Hasher& hasher, const fs::path& folder) {
 
 }  // namespace
 
-uint64_t Job::inputs_hash() const {
+uint64_t Job::inputs_hash() {
   Hasher hasher;
   if (recipe.base) add_model(hasher, input(recipe.base->model));
   if (recipe.teacher) add_model(hasher, input(recipe.teacher->model));
   if (recipe.new_model) add_model(hasher, input(recipe.new_model->tokenizer));
-  std::vector<std::string> texts;
-  for (const auto& source : recipe.data.train) texts.push_back(source.path);
-  for (const auto& source : recipe.data.validation) texts.push_back(source.path);
-  if (recipe.stages.dpo) {
-    const auto& dpo = *recipe.stages.dpo;
-    texts.insert(texts.end(), dpo.train.begin(), dpo.train.end());
-    texts.insert(texts.end(), dpo.validation.begin(), dpo.validation.end());
-  }
-  if (!recipe.eval.choices.empty()) texts.push_back(recipe.eval.choices);
-  for (const auto& text : texts) {
-    for (const auto& path : matching(input(text))) add_file(hasher, path);
+  hasher.add(prepared().hash);
+  if (!recipe.eval.choices.empty()) {
+    for (const auto& path : matching(input(recipe.eval.choices))) add_file(hasher, path);
   }
   return hasher.value();
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "train/metrics.h"
+#include "train/recipe_data.h"
 #include "train/run_folder.h"
 #include "zebra/dataset.h"
 #include "zebra/init.h"
@@ -34,10 +35,17 @@ class Job {
 
   std::filesystem::path input(const std::string& path) const;  // relative paths start at the root
 
+  // Makes all text and pairs of the recipe into tokens, once; later calls find them done.
+  // `replace`: tokens in the run folder that were made from something else are made again, not
+  // refused.
+  void prepare(bool replace);
+
   // Loaded when first asked for, then kept.
   const Tokenizer& tokenizer();
   const TokenDataset& train_data();
   const TokenDataset& validation_data();
+  PreferenceDataset train_pairs();  // of the dpo stage
+  PreferenceDataset held_out_pairs();
   CausalLm base();  // frozen: the given base, or what the pretrain stage made
   CausalLm
   teacher();  // frozen; the base when the recipe names none. ConfigError for another vocabulary
@@ -55,14 +63,21 @@ class Job {
 
   std::filesystem::path base_folder() const;
   // Hash of every file that the recipe names: base, teacher, tokenizer, text, pairs.
-  uint64_t inputs_hash() const;
+  uint64_t inputs_hash();
 
  private:
-  const TokenDataset& dataset(std::unique_ptr<TokenDataset>& slot,
-                              const std::vector<DataSource>& sources);
+  // The recipe's data as they are prepared; each store belongs to the plan at its place.
+  struct Prepared {
+    DataPlans plans;
+    std::vector<std::shared_ptr<const TokenStore>> train, validation, pairs, held_out_pairs;
+    uint64_t hash = 0;  // of all texts
+  };
+  const Prepared& prepared();
+  PreferenceDataset preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores);
 
   std::filesystem::path root_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<Prepared> prepared_;
   std::unique_ptr<TokenDataset> train_, validation_;
   CausalLm base_{nullptr}, teacher_{nullptr};
 };

@@ -145,6 +145,11 @@ int64_t steps_for(double tokens, int64_t batch_size, int64_t sequence_length, in
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(wanted / per_step)));
 }
 
+at::Tensor text_mask(const Batch& batch) {
+  return batch.segments.defined() ? batch.segments.ge(0)
+                                  : torch::ones_like(batch.input_ids, torch::kBool);
+}
+
 StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_t step,
                          at::Device device) {
   StepBatches batches;
@@ -152,6 +157,7 @@ StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_
     const int64_t count = std::min(plan.micro_batch_size, plan.batch_size - first);
     auto batch = data.batch(plan.seed, step * plan.batch_size + first, count);
     batches.sequences += static_cast<double>(count);
+    batches.text += static_cast<double>(text_mask(batch).sum().item<int64_t>());
     batches.tokens += batch.loss_mask.sum().item<double>();
     batches.predictions += batch.targets.ge(0).sum().item<double>();
     batch.input_ids = batch.input_ids.to(device);
@@ -159,6 +165,10 @@ StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_
     batch.targets = batch.targets.to(device);
     if (batch.segments.defined()) batch.segments = batch.segments.to(device);
     batches.micro.push_back(std::move(batch));
+  }
+  // A batch without any answer has no loss; its denominators shall not make it 0 / 0.
+  for (auto* count : {&batches.text, &batches.tokens, &batches.predictions}) {
+    *count = std::max(*count, 1.0);
   }
   return batches;
 }

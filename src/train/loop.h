@@ -48,9 +48,12 @@ inline int64_t micro_batch(int64_t batch_size, int64_t micro_batch_size) {
 struct StepBatches {
   std::vector<Batch> micro;
   double sequences = 0;
+  double text = 0;         // tokens, padding left out
   double tokens = 0;       // with loss_mask 1
   double predictions = 0;  // with a target
 };
+// (B, T) bool: where a batch has no padding.
+at::Tensor text_mask(const Batch& batch);
 struct BatchPlan {
   uint64_t seed = 0;
   int64_t batch_size = 1, micro_batch_size = 1;

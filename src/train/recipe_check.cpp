@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "train/recipe_fields.h"
+#include "zebra/chat_template.h"
 
 namespace zebra {
 
@@ -20,6 +21,7 @@ class Rules {
   void fail(const std::string& key, const std::string& message) const {
     notes_.fail(at(key), message);
   }
+  bool placed(const std::string& key) const { return notes_.placed(at(key)); }
   bool readable(const std::string& key) const { return !notes_.failed(at(key)); }
 
   template <class T>
@@ -251,13 +253,53 @@ void check_sources(const std::vector<DataSource>& sources, const std::string& ke
   }
 }
 
+// Weights stand at every source of a mixture or at none.
+void check_mixture(const std::vector<DataSource>& sources, const Rules& rules) {
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const auto at = rules.below("train." + std::to_string(i));
+    at.positive("epochs", sources[i].epochs);
+    if (sources[i].weight) at.positive("weight", *sources[i].weight);
+    if (sources[i].weight.has_value() == sources[0].weight.has_value()) continue;
+    at.fail("weight", "expected a weight at every source or at none");
+  }
+}
+
+void check_validation(const DataRecipe& data, const Rules& rules) {
+  const double split = data.validation_split;
+  rules.expect(split >= 0 && split < 1, "validation_split", "0 to below 1", split);
+  if (split > 0 && !data.validation.empty()) {
+    rules.fail("validation_split", "expected either this or validation, got both");
+  } else if (split == 0 && data.validation.empty() && !rules.placed("validation")) {
+    rules.fail("validation", "the key is missing (or validation_split)");
+  } else if (split == 0) {
+    check_sources(data.validation, "validation", rules);
+  }
+  for (size_t i = 0; i < data.validation.size(); ++i) {
+    const auto at = rules.below("validation." + std::to_string(i));
+    if (data.validation[i].weight) at.fail("weight", "held-out text is not mixed");
+    if (data.validation[i].epochs != 1) at.fail("epochs", "held-out text is not mixed");
+  }
+}
+
 void check_data(const DataRecipe& data, const Rules& rules) {
   rules.at_least<int64_t>("sequence_length", data.sequence_length, 2);
+  rules.at_least<int64_t>("packing_window", data.packing_window, 1);
   if (data.recut && data.packing != Packing::kConcat) {
-    rules.fail("recut", "expected packing concat, got none");
+    rules.fail("recut", str("expected packing concat, got ", enum_name(data.packing)));
+  }
+  if (data.packing == Packing::kBestFit && data.bos == BosPlacement::kSequence) {
+    rules.fail("bos", "expected document or none with packing best_fit, got sequence");
+  }
+  auto names = ChatTemplate::names();
+  names.insert(names.begin(), "auto");
+  if (std::find(names.begin(), names.end(), data.chat_template) == names.end()) {
+    std::string known;
+    for (const auto& name : names) known += (known.empty() ? "" : ", ") + name;
+    rules.fail("chat_template", str("expected one of ", known, ", got ", data.chat_template));
   }
   check_sources(data.train, "train", rules);
-  check_sources(data.validation, "validation", rules);
+  check_mixture(data.train, rules);
+  check_validation(data, rules);
 }
 
 bool is_device(const std::string& name) {

@@ -39,7 +39,6 @@ inline const std::vector<std::string>& required_keys() {
                                                 "data",
                                                 "data.train",
                                                 "data.train.*.path",
-                                                "data.validation",
                                                 "data.validation.*.path",
                                                 "hybrid.mla_layers",
                                                 "new_model.tokenizer",

@@ -66,6 +66,7 @@ uint64_t stage_key(const Stage& stage, const Recipe& recipe, uint64_t before) {
   part.seed = recipe.seed;
   part.dtype = recipe.dtype;
   stage.select(recipe, part);
+  part.data.cache.clear();  // where tokens lie changes no result
   Hasher hasher;
   hasher.add(before);
   hasher.add(stage.name);
@@ -130,6 +131,7 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
   write_file_atomic(job.folder.resolved_recipe(), write_recipe(recipe));
   log_to_file(job.folder.log());
 
+  job.prepare(/*replace=*/options.fresh || !options.from.empty());
   bool redo = options.fresh;
   std::string missing;  // an earlier stage that is neither complete nor asked for
   uint64_t key = job.inputs_hash();

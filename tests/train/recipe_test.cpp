@@ -140,7 +140,8 @@ TEST_CASE("recipe: a wrong name of an enum comes with all names") {
         Texts{"r.yaml:16: stages.distill.kl.direction: expected forward, reverse or js, got "
               "forwards"});
   CHECK(mistakes_after("format: stories", "format: story") ==
-        Texts{"r.yaml:12: data.train.0.format: expected text, stories, jsonl or messages, got "
+        Texts{"r.yaml:12: data.train.0.format: expected text, stories, jsonl, messages, "
+              "conversations or prompt_completion, got "
               "story"});
 }
 
@@ -154,7 +155,7 @@ TEST_CASE("recipe: every required key that is missing is named where it should s
   CHECK(mistakes_after("output: runs/small\n", "") ==
         Texts{"r.yaml:1: output: the key is missing"});
   CHECK(mistakes_after("  validation: [{path: c.txt}]\n", "") ==
-        Texts{"r.yaml:10: data.validation: the key is missing"});
+        Texts{"r.yaml:10: data.validation: the key is missing (or validation_split)"});
   CHECK(mistakes_after("{path: c.txt}", "{format: text}") ==
         Texts{"r.yaml:13: data.validation.0.path: the key is missing"});
   CHECK(mistakes_after("  mla_layers: [0, 2]\n", "") ==
@@ -224,6 +225,41 @@ TEST_CASE("recipe: rules that an override can break are checked after it") {
         Texts{"--set checkpoint.keep: expected at least 1, got 0"});
 }
 
+TEST_CASE("recipe: mixtures, splits, packing and templates that cannot be are mistakes") {
+  const auto data = [](const std::string& more) {
+    return mistakes_with("data={train: [{path: a}, {path: b}], validation: [{path: c}], " + more +
+                         "}");
+  };
+  CHECK(data("packing: best_fit, long_documents: split, loss_on: assistant") == Texts{});
+  CHECK(data("packing: best_fit, bos: sequence") ==
+        Texts{"--set data.bos: expected document or none with packing best_fit, got sequence"});
+  CHECK(data("packing: best_fit, recut: true") ==
+        Texts{"--set data.recut: expected packing concat, got best_fit"});
+  CHECK(data("packing_window: 0") ==
+        Texts{"--set data.packing_window: expected at least 1, got 0"});
+  CHECK(data("validation_split: 0.1") ==
+        Texts{"--set data.validation_split: expected either this or validation, got both"});
+  const auto templates = data("chat_template: lama3");
+  REQUIRE(templates.size() == 1);
+  CHECK_THAT(templates[0], ContainsSubstring("data.chat_template: expected one of auto, llama3"));
+  const auto mixed = [](const std::string& first, const std::string& second,
+                        const std::string& more) {
+    return mistakes_with("data={train: [{path: a" + first + "}, {path: b" + second + "}]" + more +
+                         "}");
+  };
+  CHECK(mixed(", weight: 1", ", weight: 2, epochs: 3", ", validation_split: 0.01") == Texts{});
+  CHECK(mixed(", weight: 1", "", ", validation_split: 0.01") ==
+        Texts{"--set data.train.1.weight: expected a weight at every source or at none"});
+  CHECK(mixed(", weight: 0", ", weight: 1", ", validation_split: 0.01") ==
+        Texts{"--set data.train.0.weight: expected more than 0, got 0"});
+  CHECK(mixed("", ", epochs: -1", ", validation_split: 0.01") ==
+        Texts{"--set data.train.1.epochs: expected more than 0, got -1"});
+  CHECK(mixed("", "", ", validation_split: 1") ==
+        Texts{"--set data.validation_split: expected 0 to below 1, got 1"});
+  CHECK(mixed("", "", ", validation: [{path: c, weight: 2}]") ==
+        Texts{"--set data.validation.0.weight: held-out text is not mixed"});
+}
+
 TEST_CASE("recipe: what a stage needs elsewhere is asked for") {
   const auto no_hybrid = RecipeFile(kGood).mistakes({"hybrid=", "stages.dpo="});
   CHECK(no_hybrid == Texts{"--set hybrid: the key is missing: base is to become a hybrid",
@@ -239,7 +275,7 @@ TEST_CASE("recipe: what a stage needs elsewhere is asked for") {
 TEST_CASE("recipe: all mistakes are told at once, in the order of their lines") {
   RecipeFile file(replaced("seed: 7", "sead: 7"));
   const auto texts = file.mistakes({"stages.dpo.beta=-1", "data.packing=concta"});
-  CHECK(texts == Texts{"--set data.packing: expected concat or none, got concta",
+  CHECK(texts == Texts{"--set data.packing: expected concat, best_fit or none, got concta",
                        "--set stages.dpo.beta: expected more than 0, got -1",
                        "r.yaml:2: sead: unknown key 'sead'; did you mean 'seed'?"});
   try {

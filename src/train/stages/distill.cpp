@@ -8,8 +8,8 @@ namespace zebra {
 
 namespace {
 
-// Rows of (B * T, D) whose token is not padding.
-at::Tensor text_rows(const at::Tensor& hidden, const at::Tensor& rows) {
+// Rows of (B * T, D) whose token carries a loss.
+at::Tensor loss_rows(const at::Tensor& hidden, const at::Tensor& rows) {
   const auto flat = hidden.flatten(0, 1);
   return rows.defined() ? flat.index_select(0, rows) : flat;
 }
@@ -17,14 +17,14 @@ at::Tensor text_rows(const at::Tensor& hidden, const at::Tensor& rows) {
 DistillLossOutput distill_batch(const DistillStage& stage, CausalLm& teacher, CausalLm& student,
                                 const Batch& batch, const StepBatches& step) {
   DistillLossInput in;
-  at::Tensor rows;  // undefined: no padding anywhere
-  if (batch.segments.defined()) rows = batch.loss_mask.flatten().nonzero().squeeze(1);
+  at::Tensor rows;  // undefined: all
+  if (!batch.loss_everywhere) rows = batch.loss_mask.flatten().nonzero().squeeze(1);
   {
     torch::NoGradGuard no_grad;
-    in.teacher_hidden = text_rows(teacher->forward(batch.input_ids, batch.segments), rows);
+    in.teacher_hidden = loss_rows(teacher->forward(batch.input_ids, batch.segments), rows);
     in.teacher_head = teacher->head_weight();
   }
-  in.student_hidden = text_rows(student->forward(batch.input_ids, batch.segments), rows);  // (M, D)
+  in.student_hidden = loss_rows(student->forward(batch.input_ids, batch.segments), rows);  // (M, D)
   in.student_head = student->head_weight();
   const int64_t M = in.student_hidden.size(0);
   const bool per_sequence = stage.kl.normalize == Normalize::kSequence;

@@ -15,12 +15,6 @@ namespace {
 
 constexpr int64_t kChunkTokens = 2048;
 
-std::vector<std::string> inputs(const Job& job, const std::vector<std::string>& paths) {
-  std::vector<std::string> full;
-  for (const auto& path : paths) full.push_back(job.input(path).string());
-  return full;
-}
-
 PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   batch.input_ids = batch.input_ids.to(device);
   batch.targets = batch.targets.to(device);
@@ -89,9 +83,7 @@ Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
 
 StageResult run_dpo(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.dpo;
-  const PreferenceDataset pairs(
-      inputs(job, stage.train), job.tokenizer(),
-      {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length});
+  const auto pairs = job.train_pairs();
   const char* before = job.recipe.stages.distill ? "distill" : job.recipe.hybrid ? "compose" : "";
   auto model = job.load(*before ? job.folder.stage(before) : job.base_folder());
   const DpoPlan plan{.stage = stage,

@@ -24,13 +24,7 @@ class Measures {
     const auto& eval = job.recipe.eval;
     if (!eval.choices.empty()) choices_ = read_multiple_choice(job.input(eval.choices).string());
     if (job.recipe.stages.dpo && !job.recipe.stages.dpo->validation.empty()) {
-      const auto& dpo = *job.recipe.stages.dpo;
-      std::vector<std::string> paths;
-      for (const auto& path : dpo.validation) paths.push_back(job.input(path).string());
-      pairs_ = std::make_unique<PreferenceDataset>(
-          paths, job.tokenizer(),
-          PreferenceOptions{.max_length = dpo.max_length,
-                            .max_prompt_length = dpo.max_prompt_length});
+      pairs_ = std::make_unique<PreferenceDataset>(job.held_out_pairs());
     }
   }
 

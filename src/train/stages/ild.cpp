@@ -41,7 +41,7 @@ void train_layer(const IldStage& stage, Trainee& student, int64_t layer,
 // Walks the base once and trains the same layer of every student as it goes.
 void train_batch(const IldStage& stage, CausalLm& base, std::vector<Trainee>& students,
                  const Batch& batch, double tokens, std::vector<StudentLoss>& losses) {
-  const auto weights = batch.loss_mask / tokens;  // (B, T)
+  const auto weights = text_mask(batch).to(torch::kFloat) / tokens;  // (B, T)
   const auto base_context = base->context(batch.input_ids, batch.segments, /*offset=*/0);
   std::vector<SequenceContext> contexts;
   for (auto& student : students) {
@@ -105,7 +105,7 @@ StageResult run_ild(Job& job, uint64_t key) {
                  const auto batches = step_batches(data, plan, step, job.device);
                  std::vector<StudentLoss> losses(students.size());
                  for (const auto& batch : batches.micro) {
-                   train_batch(stage, base, students, batch, batches.tokens, losses);
+                   train_batch(stage, base, students, batch, batches.text, losses);
                  }
                  std::vector<Metrics> metrics;
                  for (const auto& loss : losses) metrics.push_back(student_metrics(stage, loss));
