@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <exception>
+
 #include "base/log.h"
 #include "zebra/error.h"
 
@@ -40,8 +42,14 @@ ShardMaker::ShardMaker(RecordReader reader, const DocumentEncoder& encoder, cons
 void ShardMaker::add_batch() {
   std::vector<Record> records;
   uint64_t text = 0;
+  std::exception_ptr unreadable;  // told after what is wrong with the records before it
   while (text < kBatchText && shard_text_ + text < options_.shard_text) {
-    auto record = reader_.next();
+    std::optional<Record> record;
+    try {
+      record = reader_.next();
+    } catch (const ConfigError&) {
+      unreadable = std::current_exception();
+    }
     if (!record) {
       done_ = true;
       break;
@@ -57,6 +65,7 @@ void ShardMaker::add_batch() {
       add(std::move(made.documents));
     }
   }
+  if (unreadable) std::rethrow_exception(unreadable);
 }
 
 void ShardMaker::add(std::vector<EncodedDocument> documents) {

@@ -190,7 +190,7 @@ TEST_CASE("prepare: shards are cut off, damaged or foreign: refused by name") {
 TEST_CASE("prepare: a killed preparation goes on after its last shard to the same bytes") {
   const Folder folder;
   const auto file = folder.write("a.jsonl", many_lines());
-  const ByteTokenizer plain;
+  const CountingTokenizer plain;
   const auto whole =
       prepare(plan_of(file), plain, {.cache = folder.path("whole"), .shard_text = kShardText});
   const auto expected = shards_in(whole.folder);

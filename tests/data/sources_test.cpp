@@ -186,10 +186,6 @@ TEST_CASE("sources: a bad JSON line is refused with file, line and reason") {
       ContainsSubstring("cat"));
   CHECK(read("{\"messages\": []}", SourceFormat::kConversations) ==
         "conversations: expected a value, got none");
-  CHECK(read("{\"prompt\": \"x\"}", SourceFormat::kPromptCompletion) ==
-        "completion: expected a value, got none");
-  CHECK(read("{\"prompt\": \"x\", \"completion\": 1}", SourceFormat::kPromptCompletion) ==
-        "completion: expected a string, got 1");
 }
 
 TEST_CASE("sources: a JSON array gives its items with their numbers") {
@@ -329,6 +325,21 @@ TEST_CASE("sources: of a prompt and its completion the completion counts as answ
         std::vector<std::string>{"^Say[ yes$]", "^User: a\nAssistant:[ b$]"});
   CHECK(with_answers({file, SourceFormat::kPromptCompletion}, {.bos = false, .eos = false}) ==
         std::vector<std::string>{"Say[ yes]", "User: a\nAssistant:[ b]"});
+}
+
+TEST_CASE("sources: a prompt without its completion is refused") {
+  const Folder folder;
+  const auto refused = [&](const std::string& line) {
+    const auto file = folder.write("a.jsonl", line);
+    const auto error =
+        config_error([&] { read_documents({file, SourceFormat::kPromptCompletion}); });
+    CHECK(error.starts_with(file + ":1: "));
+    return error.substr(std::min(error.size(), file.size() + 4));
+  };
+  CHECK(refused("{\"completion\": \"x\"}") == "prompt: expected a value, got none");
+  CHECK(refused("{\"prompt\": \"x\"}") == "completion: expected a value, got none");
+  CHECK(refused("{\"prompt\": \"x\", \"completion\": 1}") ==
+        "completion: expected a string, got 1");
 }
 
 TEST_CASE("sources: messages without a template to show them are refused by their line") {
