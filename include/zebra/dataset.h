@@ -77,7 +77,7 @@ struct DocumentOptions {
   std::string chat_template = "plain";  // of messages, see chat_template.h; empty: there is none
   BadLines bad_lines = BadLines::kRefuse;
   Split split = Split::kAll;
-  double held_out = 0;  // share of the documents that a hash of their tokens holds out
+  double held_out = 0;  // share of the documents that a hash of their text holds out
 };
 
 enum class Packing {
@@ -155,6 +155,8 @@ struct DatasetOptions {
   LossOn loss_on = LossOn::kAll;
   MixBy mix_by = MixBy::kTokens;        // what weights count
   std::string chat_template = "plain";  // of messages
+  // Whether bytes() is wanted: documents that are cut must be decoded for it. Off: it is 0.
+  bool count_bytes = true;
 };
 
 // What one document needs of those: with BOS before each document, with EOS after it.

@@ -55,12 +55,13 @@ std::vector<EncodedDocument> DocumentEncoder::encode(const Record& record) const
   if (!record.error.empty()) throw ConfigError(record.error);
   if (kind_ == DocumentKind::kPairs) return of_pair(record);
   auto document = record_kind() == RecordKind::kJson ? of_json(record) : of_text(record.text);
-  if (document.ids.empty() || !wanted(document)) return {};
+  if (document.ids.empty()) return {};
   add_ends(document);
   return {std::move(document)};
 }
 
 EncodedDocument DocumentEncoder::of_text(const std::string& text) const {
+  if (!wanted(text)) return {};
   return {.ids = tokenizer_.encode(text), .answer = {}, .bytes = text.size()};
 }
 
@@ -68,9 +69,10 @@ EncodedDocument DocumentEncoder::of_messages(const std::vector<ChatMessage>& mes
                                              const std::string& where) const {
   if (!chat_) fail_template(where);
   try {
-    const auto bytes = chat_->render(messages, /*add_generation_prompt=*/false).text.size();
+    const auto text = chat_->render(messages, /*add_generation_prompt=*/false).text;
+    if (!wanted(text)) return {};
     auto chat = encode_chat(tokenizer_, *chat_, messages, /*add_generation_prompt=*/false);
-    return {.ids = std::move(chat.ids), .answer = std::move(chat.assistant), .bytes = bytes};
+    return {.ids = std::move(chat.ids), .answer = std::move(chat.assistant), .bytes = text.size()};
   } catch (const ConfigError& error) {
     throw ConfigError(str(where, ": ", error.what()));
   }
@@ -79,6 +81,7 @@ EncodedDocument DocumentEncoder::of_messages(const std::vector<ChatMessage>& mes
 // Tokens of a prompt and of what follows it, which alone counts as answer.
 EncodedDocument DocumentEncoder::of_turn(const std::string& prompt,
                                          const std::string& answer) const {
+  if (!wanted(prompt + answer)) return {};
   auto head = prompt;
   const auto tail = take_spaces(head) + answer;
   EncodedDocument document{
@@ -168,10 +171,10 @@ void DocumentEncoder::add_ends(EncodedDocument& document) const {
   }
 }
 
-// Equal documents stand on the same side, wherever they come from.
-bool DocumentEncoder::wanted(const EncodedDocument& document) const {
+// Equal documents stand on the same side, wherever they come from and whatever the tokenizer.
+bool DocumentEncoder::wanted(const std::string& text) const {
   if (options_.split == Split::kAll) return true;
-  const uint64_t key = mix64(hash_values(document.ids));
+  const uint64_t key = mix64(hash_string(text));
   const bool held_out = static_cast<double>(key >> 11) * 0x1p-53 < options_.held_out;
   return held_out == (options_.split == Split::kHeldOut);
 }

@@ -47,7 +47,7 @@ class DocumentEncoder {
   std::vector<EncodedDocument> of_pair(const Record& record) const;
   const ChatTemplate* chat() const { return chat_ ? &*chat_ : nullptr; }
   void add_ends(EncodedDocument& document) const;
-  bool wanted(const EncodedDocument& document) const;
+  bool wanted(const std::string& text) const;
 
   DocumentKind kind_;
   SourceFormat format_;

@@ -31,7 +31,7 @@ PackedTokens::PackedTokens(std::shared_ptr<const TokenStore> store, const Tokeni
   const int64_t own = sequence_bos() ? report_.sequences : 0;
   report_.kept += own;
   report_.padding = report_.sequences * options_.sequence_length - report_.kept;
-  count_bytes(tokenizer);
+  if (options_.count_bytes) count_bytes(tokenizer);
 }
 
 int64_t PackedTokens::size() const { return report_.sequences; }

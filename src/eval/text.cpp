@@ -111,7 +111,7 @@ TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& dat
   const double bytes =
       static_cast<double>(data.bytes()) * positions / static_cast<double>(data.tokens());
   scores.nats_per_token = nats / static_cast<double>(scores.predictions);
-  scores.bits_per_byte = nats / std::numbers::ln2 / bytes;
+  scores.bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / bytes : 0;
   scores.kl_per_token = sums[1].item<double>() / positions;
   scores.top1_agreement = sums[2].item<double>() / positions;
   return scores;

@@ -124,12 +124,14 @@ DatasetOptions train_options(const DataRecipe& data) {
           .long_documents = data.long_documents,
           .packing_window = data.packing_window,
           .loss_on = data.loss_on,
-          .mix_by = data.mix_by};
+          .mix_by = data.mix_by,
+          .count_bytes = false};
 }
 
 DatasetOptions validation_options(const DataRecipe& data) {
   auto options = train_options(data);
   options.loss_on = LossOn::kAll;
+  options.count_bytes = true;
   return options;
 }
 

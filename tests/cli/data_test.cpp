@@ -173,10 +173,12 @@ TEST_CASE("data show: a mixture's shares") {
   CHECK_THAT(at.zebra({"data", "show", "r.yaml"}).out, ContainsSubstring("mixture by tokens"));
 }
 
-TEST_CASE("data prepare: killed or stopped in the middle, it ends in the same bytes") {
-  Workshop at("  train: [{path: text.jsonl, format: jsonl}]\n  validation_split: 0.01\n");
+TEST_CASE("data prepare: killed or stopped in the middle, it ends in the same bytes", "[slow]") {
+  Workshop at("  train: [{path: text.jsonl, format: jsonl}]\n"
+              "  validation: [{path: valid.jsonl, format: jsonl}]\n");
+  at.write("valid.jsonl", "{\"text\": \"A story of which there is one.\"}\n");
   std::string text;
-  for (int64_t i = 0; i < 110000; ++i) {
+  for (int64_t i = 0; i < 95000; ++i) {
     text += "{\"text\": \"" + std::to_string(i) +
             " Once upon a time there was a little girl named Nina. She had a gold ring, and it "
             "could fit on one finger. One morning Nina went to the park with her mom. Then a "

@@ -99,6 +99,9 @@ TEST_CASE("packing: documents that are too long are truncated or split") {
   CHECK(cut.packing().truncated == 1);
   CHECK(cut.packing().truncated_tokens == 6);
   CHECK(cut.bytes() == 4 + 1);
+  auto uncounted = options;
+  uncounted.count_bytes = false;
+  CHECK(packed(folder, text, uncounted).bytes() == 0);
   options.long_documents = LongDocuments::kSplit;
   const auto split = packed(folder, text, options);
   CHECK(rows(split) == std::vector<std::string>{"^aaaa", "aaaaa", "^b$$."});

@@ -87,6 +87,7 @@ ordered_json measure_packing(const Flags& flags, const PreparePlan& plan,
                              const PreparedSource& prepared, const Tokenizer& tokenizer,
                              DatasetOptions options) {
   options.sequence_length = flags.sequence_length;
+  options.count_bytes = false;  // as in training
   std::unique_ptr<TokenDataset> data;
   const double packing = seconds_of([&] {
     data = std::make_unique<TokenDataset>(
