@@ -174,8 +174,9 @@ TEST_CASE("data show: a mixture's shares") {
 }
 
 TEST_CASE("data prepare: killed or stopped in the middle, it ends in the same bytes", "[slow]") {
-  Workshop at("  train: [{path: text.jsonl, format: jsonl}]\n"
-              "  validation: [{path: valid.jsonl, format: jsonl}]\n");
+  Workshop at(
+      "  train: [{path: text.jsonl, format: jsonl}]\n"
+      "  validation: [{path: valid.jsonl, format: jsonl}]\n");
   at.write("valid.jsonl", "{\"text\": \"A story of which there is one.\"}\n");
   std::string text;
   for (int64_t i = 0; i < 95000; ++i) {

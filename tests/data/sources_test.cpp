@@ -329,8 +329,9 @@ TEST_CASE("sources: a prompt without its completion is refused") {
   const Folder folder;
   const auto refused = [&](const std::string& line) {
     const auto file = folder.write("a.jsonl", line);
-    const auto error =
-        config_error([&] { read_documents({file, SourceFormat::kPromptCompletion}); });
+    const auto error = config_error([&] {
+      read_documents({file, SourceFormat::kPromptCompletion});
+    });
     CHECK(error.starts_with(file + ":1: "));
     return error.substr(std::min(error.size(), file.size() + 4));
   };
