@@ -427,8 +427,9 @@ TEST_CASE("recipe: the schema names every key, its type and what is required") {
   CHECK(stages.at("ild").at("properties").at("tokens").at("type") == "number");
   CHECK(stages.at("dpo").at("required") == nlohmann::json{"train"});
   const auto& train = schema.at("properties").at("data").at("properties").at("train");
-  CHECK(train.at("items").at("properties").at("format").at("enum") ==
-        nlohmann::json{"text", "stories", "jsonl", "messages"});
+  CHECK(
+      train.at("items").at("properties").at("format").at("enum") ==
+      nlohmann::json{"text", "stories", "jsonl", "messages", "conversations", "prompt_completion"});
 }
 
 TEST_CASE("recipe: the nearest name is found by its edits, and only when it is near") {
