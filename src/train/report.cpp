@@ -330,13 +330,13 @@ std::string conversion_table(const std::vector<json>& layers, const std::string&
                                                          {"output_error", "output\nerror"}};
   SummaryTable table;
   std::vector<std::string> keys;
-  for (const auto& [key, title] : columns) {
+  for (const auto& column : columns) {
     const bool used = std::any_of(layers.begin(), layers.end(), [&](const auto& row) {
-      return row.value("kind", "") == kind && row.contains(key);
+      return row.value("kind", "") == kind && row.contains(column.first);
     });
     if (!used) continue;
-    keys.emplace_back(key);
-    table.columns.emplace_back(title);
+    keys.emplace_back(column.first);
+    table.columns.emplace_back(column.second);
   }
   for (const auto& row : layers) {
     if (row.value("kind", "") != kind) continue;

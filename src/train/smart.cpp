@@ -24,8 +24,8 @@ struct Layout {
 // The best of those layouts. A state is (k, w): layer k of the choice, reached by w wide steps; it
 // lies at first + k * stride + w. best[k][w] is the largest sum from there to the last layer.
 std::vector<int64_t> best_layout(const std::vector<double>& sensitivity, const Layout& layout) {
-  const auto [first, gaps, stride, wide] = layout;
-  const auto position = [&](int64_t k, int64_t w) { return first + k * stride + w; };
+  const int64_t gaps = layout.gaps, wide = layout.wide;
+  const auto position = [&](int64_t k, int64_t w) { return layout.first + k * layout.stride + w; };
   const double unreachable = -HUGE_VAL;
   std::vector<std::vector<double>> best(gaps + 1, std::vector<double>(wide + 2, unreachable));
   best[gaps][wide] = sensitivity[position(gaps, wide)];
@@ -35,7 +35,7 @@ std::vector<int64_t> best_layout(const std::vector<double>& sensitivity, const L
       if (rest != unreachable) best[k][w] = sensitivity[position(k, w)] + rest;
     }
   }
-  std::vector<int64_t> chosen{first};
+  std::vector<int64_t> chosen{layout.first};
   for (int64_t k = 0, w = 0; k < gaps; ++k) {
     if (best[k + 1][w + 1] > best[k + 1][w]) ++w;  // a tie takes the nearer layer
     chosen.push_back(position(k + 1, w));
