@@ -131,6 +131,7 @@ DatasetOptions train_options(const DataRecipe& data) {
 DatasetOptions validation_options(const DataRecipe& data) {
   auto options = train_options(data);
   options.loss_on = LossOn::kAll;
+  options.recut = false;
   options.count_bytes = true;
   return options;
 }
