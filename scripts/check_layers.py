@@ -42,7 +42,7 @@ PUBLIC = {
     "convert": "convert",
     "init": "init",
     "eval": "eval generate tasks",
-    "train": "recipe trainer",
+    "train": "recipe recipe_running trainer",
 }
 MODULE_OF = {header: module for module, headers in PUBLIC.items() for header in headers.split()}
 

@@ -68,6 +68,15 @@ class BlockImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Block);
 
+// Runs a block in place of its plain forward: where training recomputes blocks in the backward or
+// spreads their parameters over ranks, it does so here, and the model knows nothing of it.
+class BlockRunner {
+ public:
+  virtual ~BlockRunner() = default;
+  virtual BlockOutput run(int64_t layer, Block& block, const at::Tensor& hidden,
+                          const SequenceContext& context) = 0;
+};
+
 // Collects what ILD compares.
 struct HiddenStates {
   std::vector<at::Tensor>
@@ -102,6 +111,8 @@ class CausalLmImpl : public torch::nn::Module {
   HiddenStates forward_all(const at::Tensor& input_ids, const at::Tensor& segments);
 
   at::Tensor embed(const at::Tensor& input_ids);  // (B, T) -> (B, T, D)
+  // One block without a cache, by the runner where one is set. hidden: (B, T, D)
+  BlockOutput run_block(int64_t layer, const at::Tensor& hidden, const SequenceContext& context);
   SequenceContext context(const at::Tensor& input_ids, const at::Tensor& segments,
                           int64_t offset) const;
   at::Tensor head_weight() const;  // (V, D), the embedding when tied
@@ -113,6 +124,7 @@ class CausalLmImpl : public torch::nn::Module {
   const ModelOptions& options() const { return options_; }
   Block block(int64_t layer) const;
   RmsNorm final_norm() const;
+  void set_block_runner(std::shared_ptr<BlockRunner> runner);  // nullptr: plain forwards again
 
  private:
   void make_rope();
@@ -127,6 +139,7 @@ class CausalLmImpl : public torch::nn::Module {
   RmsNorm norm_{nullptr};
   torch::nn::Linear lm_head_{nullptr};  // null when tied
   RopeFrequencies attention_rope_, mla_rope_;
+  std::shared_ptr<BlockRunner> runner_;
 };
 TORCH_MODULE(CausalLm);
 

@@ -15,6 +15,7 @@
 #include "zebra/init.h"
 #include "zebra/losses.h"
 #include "zebra/options.h"
+#include "zebra/recipe_running.h"
 
 namespace zebra {
 
@@ -44,12 +45,23 @@ struct ScheduleOptions {
   }
 };
 
+enum class MomentFormat { kFp32, kBf16, kInt8 };
+
+template <>
+struct EnumNames<MomentFormat> {
+  static constexpr std::array<std::pair<MomentFormat, std::string_view>, 3> names = {
+      {{MomentFormat::kFp32, "fp32"},
+       {MomentFormat::kBf16, "bf16"},
+       {MomentFormat::kInt8, "int8"}}};
+};
+
 // What every training stage has.
 struct OptimizerOptions {
   double learning_rate = 2e-4;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double weight_decay = 0.0;  // decoupled; never on norms, biases, A_log, D, dt_bias
   double clip_norm = 1.0;     // 0: no clipping
+  MomentFormat moments = MomentFormat::kFp32;
   ScheduleOptions schedule;
 
   template <class Visitor>
@@ -61,6 +73,7 @@ struct OptimizerOptions {
     visit("weight_decay", weight_decay,
           "Decoupled decay; norms, biases, A_log, D and dt_bias are left out.");
     visit("clip_norm", clip_norm, "Global gradient norm limit; 0 switches it off.");
+    visit("moments", moments, "AdamW's moments: fp32, bf16 or int8 (codes with a scale a block).");
     visit("schedule", schedule, "Learning rate over the steps.");
   }
 };
@@ -527,9 +540,11 @@ struct Recipe {
   HealthRecipe health;
   MetricsRecipe metrics;
   double time_limit_minutes = 0;  // 0: none
-  std::string device = "cpu";     // cpu, cuda or cuda:N
-  std::string dtype = "fp32";     // fp32 or bf16
-  int64_t threads = 0;            // 0: the machine's cores
+  ParallelRecipe parallel;
+  StabilityRecipe stability;
+  std::string device = "cpu";  // cpu, cuda or cuda:N
+  std::string dtype = "fp32";  // fp32 or bf16
+  int64_t threads = 0;         // 0: the machine's cores
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -549,6 +564,8 @@ struct Recipe {
     visit("metrics", metrics, "What is measured on the way.");
     visit("time_limit_minutes", time_limit_minutes,
           "Time after which the job saves a checkpoint and stops with exit code 75; 0: none.");
+    visit("parallel", parallel, "How ranks share the work; what is recomputed.");
+    visit("stability", stability, "Steps that go wrong.");
     visit("device", device, "cpu, cuda or cuda:N.");
     visit("dtype", dtype, "fp32 or bf16.");
     visit("threads", threads, "CPU threads; 0 means the machine's cores.");
@@ -563,6 +580,9 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 // All mistakes of a recipe file in the order of its lines, without throwing.
 std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides);
+
+// Whether every training stage's batch_size is a multiple of this number of ranks.
+bool ranks_divide(const Recipe& recipe, int64_t ranks);
 
 // "FILE:LINE: key.path: message", or "--set key.path: message" for an override.
 std::string recipe_mistake_text(const std::filesystem::path& path, const RecipeMistake& mistake);

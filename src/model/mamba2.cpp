@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -88,7 +89,8 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   const int64_t D_in = N * H, D_xb = options_.num_kv_heads * H;
   auto* own = cache == nullptr ? nullptr : &cache_of<Mamba2Cache>(cache, "mamba2");
 
-  const auto parts = in_proj(x).split_with_sizes({D_in, 2 * D_xb + D_in, N}, -1);  // z, xBC, dt
+  const auto parts =
+      project(in_proj, x).split_with_sizes({D_in, 2 * D_xb + D_in, N}, -1);  // z, xBC, dt
   auto xbc = parts[1];
   if (options_.repeat_kv_before_conv) {
     const auto narrow = xbc.split_with_sizes({D_xb, D_xb, D_in}, -1);
@@ -125,7 +127,7 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   }
   const auto y = gated_rms_norm(scan.y.reshape({B, T, D_in}), parts[0], norm->weight, H,
                                 options_.norm_eps);  // (B, T, N * P)
-  return out_proj(y);                                // (B, T, D)
+  return project(out_proj, y);                       // (B, T, D)
 }
 
 std::unique_ptr<LayerCache> Mamba2Impl::make_cache(const CacheOptions& options) const {

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -35,17 +36,18 @@ MlaImpl::MlaImpl(const MlaOptions& options) : options_(options) {
 MlaImpl::Query MlaImpl::query(const at::Tensor& x, const SequenceContext& context) {
   const int64_t B = x.size(0), T = x.size(1);
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
-  auto low = q_a_proj(x);  // (B, T, Rq)
+  auto low = project(q_a_proj, x);  // (B, T, Rq)
   if (options_.latent_norm) low = q_a_layernorm(low);
-  const auto q =
-      q_b_proj(low).view({B, T, options_.num_heads, Hn + Hr}).split_with_sizes({Hn, Hr}, -1);
+  const auto q = project(q_b_proj, low)
+                     .view({B, T, options_.num_heads, Hn + Hr})
+                     .split_with_sizes({Hn, Hr}, -1);
   const auto rotated = apply_rope(q[1], context.mla_rope, RopePairing::kInterleaved);
   return {q[0], rotated};  // (B, T, N, Hn), (B, T, N, Hr)
 }
 
 at::Tensor MlaImpl::latent(const at::Tensor& x, const SequenceContext& context) {
   const int64_t Rkv = options_.kv_lora_rank, Hr = options_.qk_rope_head_dim;
-  const auto low = kv_a_proj_with_mqa(x).split_with_sizes({Rkv, Hr}, -1);
+  const auto low = project(kv_a_proj_with_mqa, x).split_with_sizes({Rkv, Hr}, -1);
   auto shared = low[0];  // (B, T, Rkv)
   if (options_.latent_norm) shared = kv_a_layernorm(shared.contiguous());
   const auto key = low[1].unsqueeze(2);  // (B, T, 1, Hr)
@@ -137,7 +139,8 @@ at::Tensor MlaImpl::forward(const at::Tensor& x, const SequenceContext& context,
   } else {
     y = attend_cached(q, own->stores[0], context.place);
   }
-  return out_proj(y.reshape({B, T, options_.num_heads * options_.v_head_dim}));  // (B, T, D)
+  return project(out_proj,
+                 y.reshape({B, T, options_.num_heads * options_.v_head_dim}));  // (B, T, D)
 }
 
 std::unique_ptr<LayerCache> MlaImpl::make_cache(const CacheOptions& options) const {

@@ -105,7 +105,7 @@ at::Tensor CausalLmImpl::forward(const at::Tensor& input_ids, const at::Tensor& 
   }
   const auto shared = context(input_ids, segments, /*offset=*/0);
   auto hidden = embed(input_ids);  // (B, T, D)
-  for (auto& block : blocks_) hidden = block->forward(hidden, shared, /*cache=*/nullptr).hidden;
+  for (int64_t i = 0; i < options_.num_layers(); ++i) hidden = run_block(i, hidden, shared).hidden;
   return norm_(hidden);  // (B, T, D)
 }
 
@@ -150,14 +150,25 @@ HiddenStates CausalLmImpl::forward_all(const at::Tensor& input_ids, const at::Te
   const auto shared = context(input_ids, segments, /*offset=*/0);
   HiddenStates states;
   auto hidden = embed(input_ids);  // (B, T, D)
-  for (auto& block : blocks_) {
+  for (int64_t i = 0; i < options_.num_layers(); ++i) {
     states.hidden.push_back(hidden);
-    auto out = block->forward(hidden, shared, /*cache=*/nullptr);
+    auto out = run_block(i, hidden, shared);
     states.mixer_out.push_back(out.mixer_out);
     hidden = out.hidden;
   }
   states.hidden.push_back(norm_(hidden));
   return states;
+}
+
+BlockOutput CausalLmImpl::run_block(int64_t layer, const at::Tensor& hidden,
+                                    const SequenceContext& context) {
+  auto& block = blocks_.at(layer);
+  if (runner_) return runner_->run(layer, block, hidden, context);
+  return block->forward(hidden, context, /*cache=*/nullptr);
+}
+
+void CausalLmImpl::set_block_runner(std::shared_ptr<BlockRunner> runner) {
+  runner_ = std::move(runner);
 }
 
 at::Tensor CausalLmImpl::head_weight() const {

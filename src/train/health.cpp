@@ -23,12 +23,14 @@ void add_tensor(Hasher& hasher, const at::Tensor& tensor) {
   hasher.add_bytes(bytes.data_ptr(), bytes.nbytes());
 }
 
-void clear_gradients(std::vector<Trainee>& trainees) {
-  for (auto& trainee : trainees) {
-    for (auto& parameter : trainee.model->parameters()) {
-      if (parameter.grad().defined()) parameter.mutable_grad().zero_();
-    }
-  }
+// The hash of what one more pass over the step's data makes, of which nothing is left.
+uint64_t hash_of_gradients(int64_t step, std::vector<AdamW>& optimizers,
+                           const StepFunction& forward_backward) {
+  for (auto& optimizer : optimizers) optimizer.shards().begin_local();
+  forward_backward(step);
+  Hasher hasher;
+  for (auto& optimizer : optimizers) hasher.add(optimizer.shards().end_local());
+  return hasher.value();
 }
 
 std::string host_name() {
@@ -59,17 +61,6 @@ bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 }  // namespace
 
-uint64_t hash_gradients(const std::vector<Trainee>& trainees) {
-  Hasher hasher;
-  for (const auto& trainee : trainees) {
-    for (const auto& item : trainee.model->named_parameters()) {
-      hasher.add(item.key());
-      if (item.value().grad().defined()) add_tensor(hasher, item.value().grad());
-    }
-  }
-  return hasher.value();
-}
-
 uint64_t hash_parameters(const std::vector<Trainee>& trainees) {
   Hasher hasher;
   for (const auto& trainee : trainees) {
@@ -91,13 +82,11 @@ int64_t any_of(const RankExchange& ranks, int64_t flags) {
 Health::Health(const HealthRecipe& recipe, const RankExchange& ranks, std::string stage)
     : recipe_(recipe), ranks_(ranks), stage_(std::move(stage)), cpu_at_report_(cpu_seconds()) {}
 
-void Health::replay(int64_t step, std::vector<Trainee>& trainees,
+void Health::replay(int64_t step, std::vector<AdamW>& optimizers,
                     const StepFunction& forward_backward) {
   if (!due(step + 1, recipe_.replay_every)) return;
-  const uint64_t first = hash_gradients(trainees);
-  clear_gradients(trainees);
-  forward_backward(step);
-  const bool same = hash_gradients(trainees) == first;
+  const uint64_t first = hash_of_gradients(step, optimizers, forward_backward);
+  const bool same = hash_of_gradients(step, optimizers, forward_backward) == first;
   const auto told = ranks_(same ? "" : host_name());
   for (size_t rank = 0; rank < told.size(); ++rank) {
     if (told[rank].empty()) continue;
@@ -110,10 +99,11 @@ void Health::replay(int64_t step, std::vector<Trainee>& trainees,
 }
 
 std::string Health::explain_non_finite(int64_t step, const std::vector<Metrics>& before,
-                                       std::vector<Trainee>& trainees,
+                                       std::vector<AdamW>& optimizers,
                                        const StepFunction& forward_backward) {
-  const auto again = forward_backward(step);
-  clear_gradients(trainees);
+  std::vector<Metrics> again;
+  hash_of_gradients(step, optimizers,
+                    [&](int64_t index) { return again = forward_backward(index); });
   return same_bits(before, again) ? "the same when done again, so the numbers themselves diverge"
                                   : "other numbers when done again, so this machine is at fault";
 }

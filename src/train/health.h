@@ -12,8 +12,7 @@ namespace zebra {
 
 using StepFunction = std::function<std::vector<Metrics>(int64_t step)>;
 
-// XXH3 of the bytes of every gradient, and of every parameter, in the order of their names.
-uint64_t hash_gradients(const std::vector<Trainee>& trainees);
+// XXH3 of the bytes of every parameter, in the order of their names.
 uint64_t hash_parameters(const std::vector<Trainee>& trainees);
 
 // Bitwise or of every rank's flags.
@@ -25,15 +24,15 @@ class Health {
  public:
   Health(const HealthRecipe& recipe, const RankExchange& ranks, std::string stage);
 
-  // With the gradients of `step` in place, and at the steps that the recipe asks for: does the step
-  // again. Other bits are a GaveUpError that names the rank and its host: this machine does not
-  // compute reproducibly.
-  void replay(int64_t step, std::vector<Trainee>& trainees, const StepFunction& forward_backward);
+  // Before `step`, where the recipe asks for it: does its forwards and backwards twice, each rank
+  // for itself. Other bits are a GaveUpError that names the rank and its host: this machine does
+  // not compute reproducibly.
+  void replay(int64_t step, std::vector<AdamW>& optimizers, const StepFunction& forward_backward);
 
   // After a step whose gradients were not finite and which changed nothing: does it again and says
   // which it was. "the same again: the numbers themselves", or "other numbers: this machine".
   std::string explain_non_finite(int64_t step, const std::vector<Metrics>& before,
-                                 std::vector<Trainee>& trainees,
+                                 std::vector<AdamW>& optimizers,
                                  const StepFunction& forward_backward);
 
   // After `step` steps: weights that must be equal on all ranks, and how long each takes. Weights

@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "train/block_runner.h"
 #include "zebra/convert.h"
 #include "zebra/error.h"
 
@@ -31,12 +32,30 @@ at::ScalarType parse_dtype(const std::string& name) {
   throw ConfigError(str("dtype: expected fp32, bf16 or fp16, got ", name));
 }
 
-Job::Job(const Recipe& recipe, const fs::path& root)
+at::Device device_of_rank(const std::string& name, const RankInfo& rank) {
+  if (name != "cuda" || rank.world == 1) return parse_device(name);
+  const auto device = parse_device(str("cuda:", rank.local_rank));
+  const auto count = static_cast<int64_t>(torch::cuda::device_count());
+  if (rank.local_rank >= count) {
+    throw ConfigError(str("device: expected a GPU for each rank of this machine, got ", count,
+                          " for ", rank.local_world));
+  }
+  c10::impl::VirtualGuardImpl(device.type()).setDevice(device);  // what "the" GPU means from now on
+  return device;
+}
+
+Job::Job(const Recipe& recipe, const fs::path& root, std::unique_ptr<RunFolder> run_folder,
+         Group& group)
     : recipe(recipe),
-      folder(recipe.output),
-      device(parse_device(recipe.device)),
+      group(group),
+      folder(*run_folder),
+      device(device_of_rank(recipe.device, group.info())),
       dtype(parse_dtype(recipe.dtype)),
-      metrics(folder.metrics()),
+      metrics(group.leads() ? folder.metrics() : "/dev/null"),
+      ranks{.rank = group.rank(), .world = group.size(), .exchange = group.open_channel("steps")},
+      saver_ranks{
+          .rank = group.rank(), .world = group.size(), .exchange = group.open_channel("saver")},
+      folder_(std::move(run_folder)),
       root_(root) {}
 
 fs::path Job::input(const std::string& path) const {
@@ -133,7 +152,20 @@ fs::path Job::tokenizer_source() const {
 }
 
 void Job::save(const fs::path& model_folder, const CausalLm& model) const {
+  if (!group.leads()) return;
   save_model(model_folder, model, {.dtype = dtype, .tokenizer_from = tokenizer_source()});
+}
+
+void Job::share_frozen(CausalLm model) {
+  if (recipe.parallel.teacher_sharding == TeacherSharding::kNone || group.size() == 1) return;
+  share_frozen_blocks(model, group);
+  shares_frozen_ = true;
+}
+
+void Job::forget_shared() {
+  if (!shares_frozen_) return;
+  base_ = teacher_ = CausalLm(nullptr);
+  shares_frozen_ = false;
 }
 
 std::vector<CausalLm> Job::frozen_models() const {

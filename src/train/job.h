@@ -19,6 +19,7 @@
 #include "train/run_folder.h"
 #include "zebra/checkpoint.h"
 #include "zebra/dataset.h"
+#include "zebra/dist.h"
 #include "zebra/init.h"
 #include "zebra/model.h"
 #include "zebra/recipe.h"
@@ -28,13 +29,16 @@ namespace zebra {
 
 class Job {
  public:
-  Job(const Recipe& recipe, const std::filesystem::path& root);
+  // recipe and group outlive the job; every rank makes one.
+  Job(const Recipe& recipe, const std::filesystem::path& root,
+      std::unique_ptr<RunFolder> run_folder, Group& group);
 
   const Recipe& recipe;
-  RunFolder folder;
+  Group& group;
+  RunFolder& folder;
   const at::Device device;
   const at::ScalarType dtype;
-  MetricsWriter metrics;
+  MetricsWriter metrics;  // of rank 0; what others write is lost
 
   // How this process talks with the job's other ranks: from the training, and from the thread that
   // writes checkpoints.
@@ -68,7 +72,13 @@ class Job {
   std::vector<CausalLm> frozen_models() const;     // base and teacher, those that are loaded
   std::filesystem::path tokenizer_source() const;  // folder or file that models get theirs from
 
+  // Shares the blocks of a frozen model out over the ranks where the recipe says so, until
+  // `forget_shared` (after which it is loaded again when asked for).
+  void share_frozen(CausalLm model);
+  void forget_shared();
+
   CausalLm load(const std::filesystem::path& model_folder) const;  // trainable
+  // Rank 0 writes.
   void save(const std::filesystem::path& model_folder, const CausalLm& model) const;
 
   // Options of a hybrid of the base with these kinds of layers.
@@ -95,15 +105,19 @@ class Job {
   const Prepared& prepared();
   PreferenceDataset preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores);
 
+  std::unique_ptr<RunFolder> folder_;
   std::filesystem::path root_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::optional<Prepared> prepared_;
   std::unique_ptr<TokenDataset> train_, validation_;
   CausalLm base_{nullptr}, teacher_{nullptr};
+  bool shares_frozen_ = false;
 };
 
 at::Device parse_device(
     const std::string& name);  // cpu, cuda, cuda:N; ConfigError when there is none
+// The same for a rank among several on a machine: cuda becomes cuda:LOCAL_RANK.
+at::Device device_of_rank(const std::string& name, const RankInfo& rank);
 at::ScalarType parse_dtype(const std::string& name);  // fp32, bf16, fp16
 
 // The recipe's shape of MLA and Mamba2 layers over a base Llama.

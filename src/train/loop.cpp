@@ -1,6 +1,7 @@
 #include "train/loop.h"
 
 #include <cmath>
+#include <optional>
 
 #include "base/hash.h"
 #include "base/json.h"
@@ -9,8 +10,10 @@
 #include "base/signals.h"
 #include "base/stopwatch.h"
 #include "convert/model_config.h"
+#include "train/block_runner.h"
 #include "train/health.h"
 #include "train/schedule.h"
+#include "train/stability.h"
 #include "train/step_recorder.h"
 #include "zebra/checkpoint.h"
 #include "zebra/error.h"
@@ -19,11 +22,33 @@ namespace zebra {
 
 namespace {
 
-constexpr int kMaxNonFiniteInRow = 5;
 constexpr const char* kGenerator = "generator.cpu";
 
 // What is wanted after a step. Any rank may ask for it; all do it.
 constexpr int64_t kStop = 1, kSave = 2, kTrace = 4;
+
+// The name that a trainee's metrics go by.
+std::string metrics_stage(const LoopPlan& plan, const Trainee& trainee) {
+  return trainee.name.empty() ? plan.stage : plan.stage + "." + trainee.name;
+}
+
+// Every rank's part of a step's metrics added up; what tells of the machine is averaged.
+std::vector<Metrics> over_ranks(Group& group, std::vector<Metrics> metrics) {
+  if (group.size() == 1) return metrics;
+  std::vector<double> values;
+  for (const auto& of_one : metrics) {
+    for (const auto& [name, value] : of_one) values.push_back(value);
+  }
+  const auto sums = group.sum(values);
+  size_t at = 0;
+  for (auto& of_one : metrics) {
+    for (auto& [name, value] : of_one) {
+      value = sums[at++];
+      if (is_machine_measure(name)) value /= static_cast<double>(group.size());
+    }
+  }
+  return metrics;
+}
 
 // Everything that a stage must remember between two steps.
 class LoopState {
@@ -36,11 +61,24 @@ class LoopState {
                {.keep = job.recipe.checkpoint.keep,
                 .keep_every = job.recipe.checkpoint.keep_every,
                 .asynchronous = job.recipe.checkpoint.asynchronous},
-               job.saver_ranks) {
-    for (auto& trainee : trainees)
-      optimizers_.emplace_back(trainable(*trainee.model), plan.optimizer);
+               job.saver_ranks),
+        stability_(job.recipe.stability, trainees.size()) {
+    const auto& parallel = job.recipe.parallel;
+    for (auto& trainee : trainees) {
+      auto& optimizer = optimizers_.emplace_back(
+          trainable(*trainee.model), plan.optimizer, job.group,
+          ShardOptions{.sharding = parallel.sharding, .micro_batches = plan.micro_batches});
+      trainee.model->set_block_runner(std::make_shared<TrainingBlocks>(
+          &optimizer.shards(), BlockRunOptions{.recompute = parallel.recompute,
+                                               .offload_inputs = parallel.offload_inputs}));
+    }
     restore();
   }
+  ~LoopState() {
+    for (auto& trainee : trainees_) trainee.model->set_block_runner(nullptr);
+  }
+  LoopState(const LoopState&) = delete;
+  LoopState& operator=(const LoopState&) = delete;
 
   // Begins to write a checkpoint of this step, unless there is one.
   void save() {
@@ -64,18 +102,56 @@ class LoopState {
     store_.wait();
   }
 
-  // One update of every trainee; false when any gradient was not finite.
-  bool update(std::vector<Metrics>& metrics) {
-    bool finite = true;
+  // One update of every trainee that its numbers allow; `metrics` are of the global batch.
+  std::vector<StepVerdict> update(std::vector<Metrics>& metrics) {
+    std::vector<StepVerdict> verdicts;
     const double rate = learning_rate(plan_.optimizer, step, plan_.steps);
     for (size_t i = 0; i < optimizers_.size(); ++i) {
-      const auto result = optimizers_[i].step(rate);
-      finite = finite && result.finite;
+      const double norm = optimizers_[i].finish_gradients();
+      const auto verdict = stability_.judge(i, metrics[i].at(0).second, norm);
+      if (verdict.skip) {
+        optimizers_[i].discard();
+      } else {
+        optimizers_[i].update(rate, norm);
+      }
       metrics[i].emplace_back("learning_rate", rate);
-      metrics[i].emplace_back("grad_norm", result.grad_norm);
+      metrics[i].emplace_back("grad_norm", norm);
+      if (verdict.skip) metrics[i].emplace_back("skipped", 1);
+      if (verdict.spike) {
+        metrics[i].emplace_back("loss_zscore", verdict.loss_zscore);
+        metrics[i].emplace_back("grad_norm_zscore", verdict.grad_norm_zscore);
+      }
+      verdicts.push_back(verdict);
     }
-    return finite;
+    return verdicts;
   }
+
+  // Tells of skipped steps and spikes; GaveUpError when there were too many. `explain` says more of
+  // a step that was not finite.
+  void tell(const std::vector<StepVerdict>& verdicts, const std::function<std::string()>& explain) {
+    bool skipped = false;
+    for (size_t i = 0; i < verdicts.size(); ++i) {
+      if (verdicts[i].text().empty()) continue;
+      const auto stage = metrics_stage(plan_, trainees_[i]);
+      log_warning(str(stage, " step ", step, ": ", verdicts[i].text(),
+                      verdicts[i].skip ? ", step skipped" : "",
+                      verdicts[i].finite || skipped ? "" : "; " + explain()));
+      skipped = skipped || verdicts[i].skip;
+      if (!verdicts[i].skip) continue;
+      const auto samples = plan_.samples(step - 1);
+      log_warning(zebra::str(stage, " step ", step, ": its samples: ", at::IntArrayRef(samples)));
+      job_.metrics.write_list(stage, step, "skipped_samples", samples);
+    }
+    stability_.end_step(skipped, str(plan_.stage, " step ", step));
+  }
+
+  // All parameters whole, for whoever reads the models next.
+  void finish() {
+    save_and_wait();  // what follows, writing the model, may be cut short too
+    for (auto& optimizer : optimizers_) optimizer.shards().materialize();
+  }
+
+  std::vector<AdamW>& optimizers() { return optimizers_; }
 
   // What signals, the time limit and rank 0's clock ask for. An error of a checkpoint that was
   // being written is thrown here.
@@ -103,6 +179,7 @@ class LoopState {
         {"key", std::to_string(plan_.key)},
         {"seconds", std::to_string(seconds())},
         {"steps", std::to_string(plan_.steps)},
+        {"stability", stability_.state()},
         {"tokenizer", std::filesystem::absolute(job_.tokenizer_source()).string()}};
     for (const auto& trainee : trainees_) {
       const auto& options = trainee.model->options();
@@ -124,6 +201,7 @@ class LoopState {
     }
     step = saved_step_ = checkpoint->step();
     seconds_before_ = std::stod(checkpoint->state("seconds"));
+    stability_.restore(checkpoint->state("stability"));
     for (size_t i = 0; i < optimizers_.size(); ++i) {
       optimizers_[i].load(trainees_[i].name + "/", *checkpoint);
     }
@@ -140,6 +218,7 @@ class LoopState {
   std::vector<Trainee>& trainees_;
   CheckpointStore store_;
   std::vector<AdamW> optimizers_;
+  Stability stability_;
   double seconds_before_ = 0;
   int64_t saved_step_ = -1;
   Stopwatch since_start_, since_save_;
@@ -156,27 +235,6 @@ std::string losses_text(const std::vector<Metrics>& metrics) {
   return text;
 }
 
-// Counts steps in a row whose gradients were not finite, explains the first and gives up in time.
-class NonFinite {
- public:
-  explicit NonFinite(std::string stage) : stage_(std::move(stage)) {}
-
-  void step(int64_t step, bool finite, const std::function<std::string()>& explain) {
-    in_row_ = finite ? 0 : in_row_ + 1;
-    if (finite) return;
-    log_warning(str(stage_, " step ", step, ": gradient not finite, step skipped",
-                    in_row_ == 1 ? "; " + explain() : ""));
-    if (in_row_ >= kMaxNonFiniteInRow) {
-      throw GaveUpError(str(stage_, " step ", step, ": ", in_row_,
-                            " steps in a row had a gradient that is not finite"));
-    }
-  }
-
- private:
-  std::string stage_;
-  int in_row_ = 0;
-};
-
 }  // namespace
 
 double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
@@ -184,35 +242,39 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
   LoopState state(job, plan, trainees);
   StepRecorder recorder(job, plan, trainees, state.step);
   Health health(job.recipe.health, job.ranks, plan.stage);
-  NonFinite non_finite(plan.stage);
-  Progress progress(plan.stage, plan.steps, plan.tokens_per_step);
+  std::optional<Progress> progress;
+  if (job.group.leads()) progress.emplace(plan.stage, plan.steps, plan.tokens_per_step);
+  // With full sharding a weight exists once, and there is nothing to compare it with.
+  const bool copies = job.recipe.parallel.sharding != Sharding::kFull;
+  const auto compared = copies ? trainees : std::vector<Trainee>();
   const int64_t first = state.step;
   bool trace = false;
   while (state.step < plan.steps) {
     job.doing(str(plan.stage, " step ", state.step + 1, " of ", plan.steps));
     const Stopwatch clock;
     const int64_t index = state.step;
-    std::vector<Metrics> metrics;
-    const auto work = [&] { metrics = forward_backward(index); };
+    health.replay(index, state.optimizers(), forward_backward);
+    std::vector<Metrics> of_rank;
+    const auto work = [&] { of_rank = forward_backward(index); };
     if (trace || index + 1 == job.recipe.metrics.trace_step) {
       trace_to(job.trace_file(plan.stage, index + 1), work);
     } else {
       work();
     }
-    health.replay(index, trainees, forward_backward);
-    const auto measured = metrics;
-    const bool finite = state.update(metrics);
+    auto metrics = over_ranks(job.group, of_rank);
+    const auto verdicts = state.update(metrics);
     ++state.step;
     recorder.write(state.step, metrics, clock.seconds());
-    progress.update(state.step, losses_text(metrics));
-    non_finite.step(state.step, finite, [&] {
-      return health.explain_non_finite(index, measured, trainees, forward_backward);
+    if (progress) progress->update(state.step, losses_text(metrics));
+    state.tell(verdicts, [&] {
+      return health.explain_non_finite(index, of_rank, state.optimizers(), forward_backward);
     });
-    health.after_step(state.step, trainees);
+    health.after_step(state.step, compared);
     if (state.step == first + 1) {
       log_info(str(plan.stage, ": first step done ", job.since_start.seconds(),
-                   " s after the start; memory: ", memory_text(job, trainees)));
+                   " s after the start; memory: ", memory_text(job, state.optimizers())));
     }
+    job.group.note_progress();
     const int64_t asked = state.requests();
     trace = (asked & kTrace) != 0;
     if ((asked & kSave) != 0) state.save();
@@ -221,8 +283,8 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
     throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ", stop_reason(),
                            ", checkpoint saved"));
   }
-  state.save_and_wait();  // what follows, writing the model, may be cut short too
-  progress.finish();
+  state.finish();
+  if (progress) progress->finish();
   return state.seconds();
 }
 
@@ -237,24 +299,40 @@ at::Tensor text_mask(const Batch& batch) {
                                   : torch::ones_like(batch.input_ids, torch::kBool);
 }
 
-StepBatches step_batches(const TokenDataset& data, const BatchPlan& plan, int64_t step,
-                         at::Device device) {
+BatchPlan batch_plan(const Job& job, const std::string& stage, int64_t batch_size,
+                     int64_t micro_batch_size) {
+  const int64_t W = job.group.size(), rank = job.group.rank(), own = batch_size / W;
+  if (batch_size % W != 0) {
+    throw ConfigError(str("stages.", stage, ".batch_size: expected a multiple of the ", W,
+                          " ranks, got ", batch_size));
+  }
+  return {.seed = stage_seed(job.recipe.seed, stage),
+          .batch_size = batch_size,
+          .begin = rank * own,
+          .end = (rank + 1) * own,
+          .micro_batch_size = micro_batch_size > 0 ? std::min(micro_batch_size, own) : own};
+}
+
+StepBatches step_batches(Job& job, const TokenDataset& data, const BatchPlan& plan, int64_t step) {
   const Stopwatch clock;
   StepBatches batches;
-  for (int64_t first = 0; first < plan.batch_size; first += plan.micro_batch_size) {
-    const int64_t count = std::min(plan.micro_batch_size, plan.batch_size - first);
-    auto batch = data.batch(plan.seed, step * plan.batch_size + first, count);
-    batches.samples += sample_mark(step * plan.batch_size + first, batch.sample_ids);
-    batches.sequences += static_cast<double>(count);
+  plan.visit_micro_batches(step, [&](int64_t first, int64_t count) {
+    auto batch = data.batch(plan.seed, first, count);
+    batches.samples += sample_mark(first, batch.sample_ids);
     batches.text += static_cast<double>(text_mask(batch).sum().item<int64_t>());
     batches.tokens += batch.loss_mask.sum().item<double>();
     batches.predictions += batch.targets.ge(0).sum().item<double>();
-    batch.input_ids = batch.input_ids.to(device);
-    batch.loss_mask = batch.loss_mask.to(device);
-    batch.targets = batch.targets.to(device);
-    if (batch.segments.defined()) batch.segments = batch.segments.to(device);
+    batch.input_ids = batch.input_ids.to(job.device);
+    batch.loss_mask = batch.loss_mask.to(job.device);
+    batch.targets = batch.targets.to(job.device);
+    if (batch.segments.defined()) batch.segments = batch.segments.to(job.device);
     batches.micro.push_back(std::move(batch));
-  }
+  });
+  batches.sequences = static_cast<double>(plan.batch_size);
+  const auto counts = job.group.sum({batches.text, batches.tokens, batches.predictions});
+  batches.text = counts[0];
+  batches.tokens = counts[1];
+  batches.predictions = counts[2];
   batches.seconds = clock.seconds();
   // A batch without any answer has no loss; its denominators shall not make it 0 / 0.
   for (auto* count : {&batches.text, &batches.tokens, &batches.predictions}) {

@@ -103,7 +103,16 @@ void MetricsWriter::write(const std::string& stage, int64_t step,
   for (const auto& [key, value] : values) {
     line += str(", ", nlohmann::json(key).dump(), ": ", number(value));
   }
-  line += "}\n";
+  append(line + "}\n");
+}
+
+void MetricsWriter::write_list(const std::string& stage, int64_t step, const std::string& key,
+                               const std::vector<int64_t>& values) {
+  append(str("{\"stage\": ", nlohmann::json(stage).dump(), ", \"step\": ", step, ", ",
+             nlohmann::json(key).dump(), ": ", nlohmann::json(values).dump(), "}\n"));
+}
+
+void MetricsWriter::append(const std::string& line) {
   const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
   if (!written || std::fflush(file_.get()) != 0) {
     throw ConfigError(str(path_.string(), ": cannot be written: ", std::strerror(errno)));

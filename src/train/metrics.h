@@ -31,6 +31,10 @@ class MetricsWriter {
   void write(const std::string& stage, int64_t step,
              const std::vector<std::pair<std::string, double>>& values);
 
+  // Whole numbers as a list under one key, in a line of their own.
+  void write_list(const std::string& stage, int64_t step, const std::string& key,
+                  const std::vector<int64_t>& values);
+
   void sync();  // to the disk: lines that a checkpoint counts on must outlive a loss of power
 
  private:
@@ -39,6 +43,7 @@ class MetricsWriter {
   };
 
   void open();
+  void append(const std::string& line);
 
   std::filesystem::path path_;
   std::unique_ptr<std::FILE, Close> file_;

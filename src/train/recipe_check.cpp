@@ -340,6 +340,20 @@ void check_machine(const Recipe& recipe, const Rules& rules) {
   rules.at_least<int64_t>("threads", recipe.threads, 0);
 }
 
+void check_parallel(const ParallelRecipe& parallel, const Rules& rules) {
+  rules.at_least<int64_t>("timeout_seconds", parallel.timeout_seconds, 1);
+  rules.at_least<int64_t>("max_restarts", parallel.max_restarts, 0);
+  if (parallel.offload_inputs && parallel.recompute == Recompute::kNone) {
+    rules.fail("offload_inputs", "expected recompute smart or full, got none");
+  }
+}
+
+void check_stability(const StabilityRecipe& stability, const Rules& rules) {
+  rules.at_least<int64_t>("max_skips_in_row", stability.max_skips_in_row, 0);
+  rules.at_least("spike_zscore", stability.spike_zscore, 0.0);
+  rules.at_least<int64_t>("spike_window", stability.spike_window, 8);
+}
+
 void check_stages(const Recipe& recipe, const Rules& rules) {
   const auto stages = rules.below("stages");
   if (recipe.stages.pretrain) {
@@ -403,6 +417,8 @@ void check_rules(const Recipe& recipe, RecipeNotes& notes) {
   rules.at_least<int64_t>("eval.batch_size", recipe.eval.batch_size, 1);
   check_tasks(recipe.eval, rules.below("eval"));
   check_running(recipe, rules);
+  check_parallel(recipe.parallel, rules.below("parallel"));
+  check_stability(recipe.stability, rules.below("stability"));
   check_machine(recipe, rules);
 }
 

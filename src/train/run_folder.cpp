@@ -29,7 +29,9 @@ std::string who_am_i() {
 
 }  // namespace
 
-RunFolder::RunFolder(const fs::path& root) : root_(root) {
+RunFolder::RunFolder(const fs::path& root, int64_t rank)
+    : root_(root), of_rank_(rank == 0 ? "" : str(".rank-", rank)) {
+  if (rank > 0) return;
   std::error_code error;
   fs::create_directories(root_ / "stages", error);
   if (error) throw ConfigError(str(root_.string(), ": cannot be created: ", error.message()));

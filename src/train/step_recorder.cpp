@@ -38,19 +38,13 @@ int64_t peak_memory_bytes(at::Device device) {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
-std::string memory_text(Job& job, const std::vector<Trainee>& trainees) {
+std::string memory_text(Job& job, const std::vector<AdamW>& optimizers) {
   int64_t parameters = 0, gradients = 0, optimizer = 0;
-  for (const auto& trainee : trainees) {
-    for (const auto& parameter : trainee.model->parameters()) {
-      const auto bytes = static_cast<int64_t>(parameter.nbytes());
-      parameters += bytes;
-      if (!parameter.requires_grad()) continue;
-      gradients += bytes;
-      // Two moments in float32, and the master where the parameter itself is not it.
-      const int64_t copies = at::isReducedFloatingType(parameter.scalar_type()) ? 3 : 2;
-      optimizer += copies * std::max<int64_t>(4, static_cast<int64_t>(parameter.element_size())) *
-                   parameter.numel();
-    }
+  for (const auto& each : optimizers) {
+    const auto bytes = each.bytes();
+    parameters += bytes.parameters;
+    gradients += bytes.gradients;
+    optimizer += bytes.masters + bytes.moments;
   }
   int64_t frozen = 0;
   for (const auto& model : job.frozen_models()) frozen += bytes_of(model);

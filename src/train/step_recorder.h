@@ -16,9 +16,9 @@ namespace zebra {
 // The most memory that this process has held: on a GPU the allocator's, else resident memory.
 int64_t peak_memory_bytes(at::Device device);
 
-// Bytes by what they are for, "parameters 1.2 MB, gradients 1.2 MB, ...", of the trainees and of
-// the models that the job holds frozen.
-std::string memory_text(Job& job, const std::vector<Trainee>& trainees);
+// Bytes of this rank by what they are for, "parameters 1.2 MB, gradients 1.2 MB, ...", of what is
+// trained and of the models that the job holds frozen.
+std::string memory_text(Job& job, const std::vector<AdamW>& optimizers);
 
 // Writes metrics.jsonl and TensorBoard events of a stage; only rank 0 does. A resumed stage first
 // forgets what was written beyond its step.

@@ -278,6 +278,18 @@ TEST_CASE("recipe: mixtures, splits, packing and templates that cannot be are mi
         Texts{"--set data.validation_split: expected 0 to below 1, got 1"});
   CHECK(mixed("", "", ", validation: [{path: c, weight: 2}]") ==
         Texts{"--set data.validation.0.weight: held-out text is not mixed"});
+TEST_CASE("recipe: how ranks share the work is checked, and which numbers of ranks fit") {
+  CHECK(mistakes_with("parallel.sharding=zero3") ==
+        Texts{"--set parallel.sharding: expected none, zero1, zero2 or full, got zero3"});
+  CHECK(mistakes_with("parallel.offload_inputs=true") ==
+        Texts{"--set parallel.offload_inputs: expected recompute smart or full, got none"});
+  CHECK(mistakes_with("parallel.timeout_seconds=0") ==
+        Texts{"--set parallel.timeout_seconds: expected at least 1, got 0"});
+  CHECK(mistakes_with("stability.spike_window=1") ==
+        Texts{"--set stability.spike_window: expected at least 8, got 1"});
+  const auto recipe = read_recipe(RecipeFile(kGood).path(), {"stages.dpo.batch_size=24"});
+  CHECK(ranks_divide(recipe, 8));  // of 16, 16 and 24
+  CHECK_FALSE(ranks_divide(recipe, 16));
 }
 
 TEST_CASE("recipe: what a stage needs elsewhere is asked for") {

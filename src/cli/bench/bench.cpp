@@ -11,6 +11,7 @@ void add_bench(CLI::App& app, Action& action) {
   add_bench_checkpoint(*verb, action);
   add_bench_generate(*verb, action);
   add_bench_long_context(*verb, action);
+  add_bench_memory(*verb, action);
   add_bench_packing(*verb, action);
   add_bench_tokenizer(*verb, action);
 }

@@ -70,12 +70,11 @@ Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& stu
 StageResult run_distill(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.distill;
   auto teacher = job.teacher();
+  job.share_frozen(teacher);
   auto student = job.load(job.folder.stage("compose"));
   const auto& data = job.train_data();
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "distill"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "distill", stage.batch_size, stage.micro_batch_size);
   std::vector<Trainee> trainees = {{.name = "", .model = student}};
   const double seconds = run_loop(
       job,
@@ -86,9 +85,11 @@ StageResult run_distill(Job& job, uint64_t key) {
        .flops_per_step = static_cast<double>(stage.batch_size * T) *
                          (forward_flops(teacher->options(), T).total() +
                           3 * forward_flops(student->options(), T).total()),
-       .optimizer = stage.optimizer},
+       .optimizer = stage.optimizer,
+       .micro_batches = plan.micro_batches(),
+       .samples = sample_ids_of(data, plan)},
       trainees, [&](int64_t step) -> std::vector<Metrics> {
-        return {distill_step(stage, teacher, student, step_batches(data, plan, step, job.device))};
+        return {distill_step(stage, teacher, student, step_batches(job, data, plan, step))};
       });
   job.save(job.folder.stage("distill"), student);
   return {seconds};

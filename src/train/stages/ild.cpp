@@ -38,8 +38,7 @@ struct Lesson {
 
 StudentLoss train_layer(const IldStage& stage, Trainee& student, const Lesson& lesson) {
   const auto& teacher = lesson.teacher;
-  auto out =
-      student.model->block(lesson.layer)->forward(teacher.input, lesson.context, /*cache=*/nullptr);
+  auto out = student.model->run_block(lesson.layer, teacher.input, lesson.context);
   const bool last = lesson.layer + 1 == student.model->options().num_layers();
   if (last) out.hidden = student.model->final_norm()->forward(out.hidden);
   const auto hidden = ild_distance(out.hidden, teacher.hidden, lesson.weights, stage.form);
@@ -68,7 +67,7 @@ std::vector<StudentLoss> train_batch(const IldStage& stage, CausalLm& base,
     at::Tensor next;
     {
       torch::NoGradGuard no_grad;
-      auto out = base->block(i)->forward(teacher.input, base_context, /*cache=*/nullptr);
+      auto out = base->run_block(i, teacher.input, base_context);
       next = out.hidden;
       const bool last = i + 1 == base->options().num_layers();
       teacher.hidden = last ? base->final_norm()->forward(out.hidden) : out.hidden;
@@ -106,10 +105,9 @@ StageResult run_ild(Job& job, uint64_t key) {
   }
   const auto& data = job.train_data();
   auto base = job.base();
+  job.share_frozen(base);
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "ild"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "ild", stage.batch_size, stage.micro_batch_size);
   double flops = forward_flops(base->options(), T).layers;  // of a token
   for (const auto& student : students) {
     flops += 3 * forward_flops(student.model->options(), T).layers;
@@ -121,9 +119,11 @@ StageResult run_ild(Job& job, uint64_t key) {
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
                 .flops_per_step = static_cast<double>(stage.batch_size * T) * flops,
-                .optimizer = stage.optimizer},
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.micro_batches(),
+                .samples = sample_ids_of(data, plan)},
                students, [&](int64_t step) {
-                 const auto batches = step_batches(data, plan, step, job.device);
+                 const auto batches = step_batches(job, data, plan, step);
                  std::vector<StudentLoss> losses(students.size());
                  for (const auto& batch : batches.micro) {
                    const auto of_batch = train_batch(stage, base, students, batch, batches.text);

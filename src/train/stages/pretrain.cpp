@@ -70,9 +70,7 @@ StageResult run_pretrain(Job& job, uint64_t key) {
 
   const auto& data = job.train_data();
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "pretrain"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "pretrain", stage.batch_size, stage.micro_batch_size);
   std::vector<Trainee> trainees = {{.name = "", .model = model}};
   const double seconds =
       run_loop(job,
@@ -82,9 +80,11 @@ StageResult run_pretrain(Job& job, uint64_t key) {
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
                 .flops_per_step = static_cast<double>(stage.batch_size * T) * 3 *
                                   forward_flops(model->options(), T).total(),
-                .optimizer = stage.optimizer},
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.micro_batches(),
+                .samples = sample_ids_of(data, plan)},
                trainees, [&](int64_t step) -> std::vector<Metrics> {
-                 const auto batches = step_batches(data, plan, step, job.device);
+                 const auto batches = step_batches(job, data, plan, step);
                  return {{{"loss", cross_entropy_step(model, batches)},
                           {"samples", batches.samples},
                           {"data_seconds", batches.seconds}}};
