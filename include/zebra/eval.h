@@ -47,7 +47,7 @@ struct PreferenceScores {
 PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pairs,
                                    int64_t batch_size);
 
-// Sequence log-probabilities of the answers. -> (2B) float32, in the batch's row order,
+// Sequence log-probabilities of the answers. -> (2B) float64, in the batch's row order,
 // differentiable.
 at::Tensor answer_log_probs(CausalLm model, const PreferenceBatch& batch, int64_t chunk_tokens);
 

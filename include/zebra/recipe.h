@@ -309,8 +309,10 @@ struct EnumNames<InitOptions::Mla> {
 
 template <>
 struct EnumNames<InitOptions::Mamba2> {
-  static constexpr std::array<std::pair<InitOptions::Mamba2, std::string_view>, 2> names = {
-      {{InitOptions::Mamba2::kAttention, "attention"}, {InitOptions::Mamba2::kRandom, "random"}}};
+  static constexpr std::array<std::pair<InitOptions::Mamba2, std::string_view>, 3> names = {
+      {{InitOptions::Mamba2::kAttention, "attention"},
+       {InitOptions::Mamba2::kAttentionIdentity, "attention_identity"},
+       {InitOptions::Mamba2::kRandom, "random"}}};
 };
 
 struct InitRecipe {
@@ -321,7 +323,7 @@ struct InitRecipe {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("mla", mla, "svd (published) or random.");
-    visit("mamba2", mamba2, "attention (published) or random.");
+    visit("mamba2", mamba2, "attention (published), attention_identity (its convolution lets tokens through) or random.");
     visit("calibration_sequences", calibration_sequences,
           "Sequences for the conversion report's output errors.");
   }

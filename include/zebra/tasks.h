@@ -11,14 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "zebra/chat_template.h"
 #include "zebra/model.h"
 #include "zebra/tokenizer.h"
 
 namespace zebra {
-
-struct ChatTurn {
-  std::string role, content;  // role: system, user or assistant
-};
 
 struct TaskOptions {
   std::vector<std::string> tasks = {};  // names of tasks or groups, or YAML files of tasks
@@ -36,7 +33,7 @@ struct TaskOptions {
   bool samples = false;                   // keep a record of every document
 
   // Renders a conversation, the assistant's next turn begun. Empty: plain prompts.
-  std::function<std::string(const std::vector<ChatTurn>&)> chat_template = {};
+  std::function<std::string(const std::vector<ChatMessage>&)> chat_template = {};
   bool fewshot_as_multiturn = false;  // examples as turns of their own, not within one user's turn
   std::string system_instruction = {};
 

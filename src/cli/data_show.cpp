@@ -9,6 +9,7 @@
 #include "data/shard_maker.h"
 #include "data/token_store.h"
 #include "train/recipe_data.h"
+#include "zebra/error.h"
 #include "zebra/prepare.h"
 #include "zebra/recipe.h"
 

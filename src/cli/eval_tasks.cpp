@@ -5,7 +5,10 @@
 #include <optional>
 
 #include "base/file.h"
+#include "base/log.h"
+#include "cli/ranks.h"
 #include "data/harness_tokenizer.h"
+#include "zebra/chat_template.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -37,6 +40,16 @@ Config config_of(const TaskRun& run, const LoadedModel& loaded, const TaskOption
       {"model_num_parameters", std::to_string(count_parameters(model))},
       {"model_dtype", quoted(run.machine.dtype)},
       {"device", quoted(run.machine.device)}};
+}
+
+// `name` empty: the template of the model's own files.
+std::function<std::string(const std::vector<ChatMessage>&)> chat_prompts(
+    const std::string& name, const std::string& model, const Tokenizer& tokenizer) {
+  const auto chat = name.empty() ? ChatTemplate::of_folder(model, tokenizer)
+                                 : ChatTemplate::named(name, tokenizer);
+  return [chat](const std::vector<ChatMessage>& messages) {
+    return chat.render(messages, /*add_generation_prompt=*/true).text;
+  };
 }
 
 // results.json -> results_samples/samples_TASK.jsonl
@@ -75,12 +88,27 @@ void TaskFlags::declare(CLI::App* verb) {
   verb->add_option("--system-instruction", options.system_instruction, "Text before everything")
       ->type_name("TEXT")
       ->group("Harness tasks");
+  verb->add_option("--apply-chat-template", chat_template,
+                   "Prompts as conversations: a template's name, or none for the model's own")
+      ->expected(0, 1)
+      ->default_str("")
+      ->type_name("NAME")
+      ->group("Harness tasks");
+  verb->add_flag("--fewshot-as-multiturn", options.fewshot_as_multiturn,
+                 "Examples as turns of their own; needs --apply-chat-template")
+      ->group("Harness tasks");
+  verb->add_option("--nproc", nproc, "Ranks on this machine that share the documents out")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N")
+      ->group("Harness tasks");
   verb->add_flag("--samples", samples,
                  "With --output F.json: a record of every document in F_samples/")
       ->group("Harness tasks");
 }
 
-void run_tasks(const TaskFlags& flags, const TaskRun& run) {
+namespace {
+
+TaskOptions options_of(const TaskFlags& flags, const TaskRun& run) {
   auto options = flags.options;
   options.shots = flags.shots;
   options.samples = flags.samples;
@@ -89,13 +117,38 @@ void run_tasks(const TaskFlags& flags, const TaskRun& run) {
   if (options.samples && run.output.empty()) {
     throw ConfigError("--samples: needs --output, beside which the records go");
   }
+  if (options.fewshot_as_multiturn && !flags.chat_template) {
+    throw ConfigError("--fewshot-as-multiturn: needs --apply-chat-template");
+  }
+  return options;
+}
+
+// Ranks share out the documents; rank 0 tells the results.
+void share_out(TaskOptions& options, Group& group) {
+  options.shard_index = group.rank();
+  options.shard_count = group.size();
+  options.sum_over_ranks = [&group](const at::Tensor& values) {
+    auto sums = values.clone();
+    group.all_reduce(sums).wait();
+    return sums;
+  };
+}
+
+void run_tasks_on(Group& group, const TaskFlags& flags, const TaskRun& run) {
+  auto options = options_of(flags, run);
+  if (group.size() > 1) share_out(options, group);
+  if (!group.leads()) log_to_files_only();
   std::optional<OutputFile> output;
-  if (!run.output.empty()) output.emplace(run.output);
+  if (!run.output.empty() && group.leads()) output.emplace(run.output);
 
   const auto began = std::chrono::steady_clock::now();
   auto loaded = load_with_tokenizer(run.model, run.machine.use());
   loaded.tokenizer = load_harness_tokenizer(run.model);
+  if (flags.chat_template) {
+    options.chat_template = chat_prompts(*flags.chat_template, run.model, *loaded.tokenizer);
+  }
   const auto report = evaluate_tasks(loaded.model, *loaded.tokenizer, options);
+  if (!group.leads()) return;
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   auto config = config_of(run, loaded, options);
   config.emplace_back("total_evaluation_time_seconds", std::to_string(spent.count()));
@@ -106,6 +159,14 @@ void run_tasks(const TaskFlags& flags, const TaskRun& run) {
     output->commit();
   }
   print(run.json ? results : task_report_table(report));
+}
+
+}  // namespace
+
+void run_tasks(const TaskFlags& flags, const TaskRun& run) {
+  (void)options_of(flags, run);  // what is wrong with the flags is told before ranks start
+  run_on_ranks({.nproc = flags.nproc, .sizes = {flags.nproc}},
+               [&](Group& group) { run_tasks_on(group, flags, run); });
 }
 
 }  // namespace zebra

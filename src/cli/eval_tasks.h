@@ -14,7 +14,9 @@ namespace zebra {
 struct TaskFlags {
   TaskOptions options;
   std::optional<int64_t> shots;
+  std::optional<std::string> chat_template;  // a name, or empty for the model's own
   bool samples = false;
+  int64_t nproc = 0;
 
   bool wanted() const { return !options.tasks.empty(); }
   void declare(CLI::App* verb);

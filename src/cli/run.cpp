@@ -1,12 +1,8 @@
 // zebra run, zebra validate
-#include <chrono>
-#include <cstdlib>
-
 #include "base/file.h"
 #include "cli/command.h"
-#include "cli/ending.h"
+#include "cli/ranks.h"
 #include "train/summary.h"
-#include "zebra/dist.h"
 #include "zebra/error.h"
 #include "zebra/recipe.h"
 #include "zebra/trainer.h"
@@ -23,78 +19,33 @@ struct RunFlags {
   bool json = false;
 };
 
-constexpr std::chrono::seconds kJoinTimeout{300};
-constexpr std::chrono::milliseconds kPatience{3000};  // for the rank that failed first to say so
-
 void run_and_print(const RunFlags& flags, Group& group) {
   auto recipe = read_recipe(flags.recipe, flags.overrides);
   if (flags.threads > 0) recipe.threads = flags.threads;
   run_recipe(recipe, flags.options, group);
-  group.barrier();  // the store may live in rank 0, which must not leave before the others
   if (!group.leads() || !std::filesystem::exists(summary_path(recipe.output))) return;
   print(flags.json ? read_file(summary_path(recipe.output))
                    : summary_table(read_summary(recipe.output)));
 }
 
-// What one rank of several tells: only the one that failed first speaks.
-Ending ending_of_rank(Group& group, const std::exception_ptr& thrown) {
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const PeerError& error) {
-    const bool agent = group.info().source == "--nproc";  // it knows who was lost
-    if (const auto first = group.first_failure(kPatience)) {
-      return {first->exit_code == kStopped ? kStopped : kPeerLostExit, ""};
-    }
-    if (agent) return {kPeerLostExit, ""};
-    const bool speaks = group.publish_failure({group.rank(), kPeerLostExit, error.what()});
-    return {kPeerLostExit, speaks ? error.what() : ""};
-  } catch (...) {
-    auto ending = ending_of(thrown);
-    const bool first = group.publish_failure({group.rank(), ending.exit_code, ending.text});
-    const bool speaks = ending.exit_code == kStopped ? group.leads() : first;
-    if (group.rank() > 0) ending.text = str("rank ", group.rank(), ": ", ending.text);
-    return {ending.exit_code, speaks ? ending.text : ""};
-  }
-}
-
-void run_as_rank(const RunFlags& flags, const RankInfo& rank) {
-  Group group(rank, kJoinTimeout);
-  try {
-    run_and_print(flags, group);
-  } catch (...) {
-    // At once: collectives that the others will never join must not be waited for.
-    std::_Exit(tell(ending_of_rank(group, std::current_exception())));
-  }
-}
-
-// --nproc: this process becomes the agent of ranks that run the same command.
-void run_under_agent(const RunFlags& flags) {
+// The sizes that --nproc may fall back to when ranks are lost, the wanted one first.
+RankOptions rank_options(const RunFlags& flags) {
+  if (flags.nproc == 0) return {};
   const auto recipe = read_recipe(flags.recipe, flags.overrides);
-  AgentOptions options;
-  options.command = own_command();
-  options.max_restarts = recipe.parallel.max_restarts;
+  RankOptions ranks{.nproc = flags.nproc, .max_restarts = recipe.parallel.max_restarts};
   for (int64_t size = flags.nproc; size >= 1; --size) {
-    if (ranks_divide(recipe, size)) options.sizes.push_back(size);
+    if (ranks_divide(recipe, size)) ranks.sizes.push_back(size);
   }
-  if (options.sizes.empty() || options.sizes[0] != flags.nproc) {
+  if (ranks.sizes.empty() || ranks.sizes[0] != flags.nproc) {
     throw ConfigError(
-        str("--nproc: expected a number that divides the batch_size of every stage, "
-            "got ",
+        str("--nproc: expected a number that divides the batch_size of every stage, got ",
             flags.nproc));
   }
-  const auto result = run_agent(options);
-  if (result.exit_code != kDone) throw EndingError({result.exit_code, result.message});
+  return ranks;
 }
 
 void run(const RunFlags& flags) {
-  const auto rank = rank_from_environment();
-  if (flags.nproc > 0 && rank.source.empty()) return run_under_agent(flags);
-  if (flags.nproc > 0 && rank.source != "--nproc") {
-    throw ConfigError(str("--nproc: expected no other launcher, got the ranks of ", rank.source));
-  }
-  if (!rank.source.empty()) return run_as_rank(flags, rank);
-  Group alone;
-  run_and_print(flags, alone);
+  run_on_ranks(rank_options(flags), [&](Group& group) { run_and_print(flags, group); });
 }
 
 }  // namespace

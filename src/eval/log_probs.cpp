@@ -41,7 +41,10 @@ at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::
   const auto nll = token_nll(hidden.index_select(0, asked), model->head_weight(),
                              flat.index_select(0, asked), chunk_tokens);  // (M)
   const auto rows = asked.div(T, /*rounding_mode=*/"floor");              // (M)
-  return torch::zeros({B}, nll.options()).index_add(0, rows, -nll);       // (B)
+  // DPO takes differences of these sums, which are far smaller than the sums: float32 would lose
+  // what it learns from.
+  const auto exact = nll.to(torch::kDouble);
+  return torch::zeros({B}, exact.options()).index_add(0, rows, -exact);  // (B)
 }
 
 }  // namespace zebra

@@ -12,7 +12,7 @@ namespace zebra {
 
 // Sum over each row's targets of log p(target | the row up to it). Only positions with a target
 // reach the head. input_ids, targets: (B, T) int64, targets -1 where nothing is asked
-// -> (B) float32 (float64 for a float64 model), differentiable.
+// -> (B) float64, differentiable.
 at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::Tensor& targets,
                          int64_t chunk_tokens);
 

@@ -182,7 +182,7 @@ void merge_pieces(const CachedAttention<Real>& args, int64_t b, Real* out) {
 
 template <class Real>
 at::Tensor run_kernel(const CachedAttentionInput& in) {
-  const at::Tensor q = with_dense_rows(in.q);
+  const at::Tensor q = with_dense_tokens(in.q);
   const int64_t B = q.size(0), T = q.size(1), N = q.size(2);
   const CachedTokens& values = in.values.values.defined() ? in.values : in.keys;
   CachedAttention<Real> args;

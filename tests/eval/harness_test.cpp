@@ -232,7 +232,7 @@ TEST_CASE("harness: chat templates get one turn, or the examples as turns of the
   options.limit = 1;
   options.shots = 1;
   options.system_instruction = "Be brief.";
-  options.chat_template = [](const std::vector<ChatTurn>& turns) {
+  options.chat_template = [](const std::vector<ChatMessage>& turns) {
     std::string text;
     for (const auto& turn : turns) text += "<" + turn.role + ">" + turn.content;
     return text + "<assistant>";

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/command.h"
+#include "data/records.h"
 #include "data/sources.h"
 #include "zebra/error.h"
 

@@ -121,7 +121,7 @@ std::string join_with(const std::string& first, const std::string& second,
 
 // One user's turn that holds all examples, or every turn for itself.
 std::string render_chat(std::vector<Turn> turns, const TaskOptions& options) {
-  std::vector<ChatTurn> chat;
+  std::vector<ChatMessage> chat;
   if (options.fewshot_as_multiturn) {
     for (const auto& turn : turns) chat.push_back({turn.role, turn.content});
     return options.chat_template(chat);

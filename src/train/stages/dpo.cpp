@@ -26,7 +26,7 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
 
 // Log-probabilities of all pairs under the starting model, computed once and kept beside the
 // stage's key.
-// -> (2, P) float32: chosen, rejected.
+// -> (2, P) float64: chosen, rejected.
 at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset& pairs,
                                uint64_t key) {
   const auto path = job.folder.checkpoints("dpo") / "reference.safetensors";
@@ -41,7 +41,7 @@ at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset
   }
   torch::NoGradGuard no_grad;
   const int64_t P = pairs.size(), step = job.recipe.stages.dpo->batch_size;
-  const auto all = torch::zeros({2, P}, torch::TensorOptions().device(job.device));
+  const auto all = torch::zeros({2, P}, torch::dtype(torch::kDouble).device(job.device));
   // The same batches whatever the number of ranks, which take turns and add up what each has done.
   for (int64_t first = job.group.rank() * step; first < P; first += job.group.size() * step) {
     throw_if_stopped("dpo: log-probabilities of the starting model");
