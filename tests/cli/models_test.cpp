@@ -401,6 +401,33 @@ TEST_CASE("program: eval runs harness tasks, with results, samples and a table")
   CHECK(sample.at("doc_hash").get<std::string>().size() == 64);
 }
 
+TEST_CASE("program: ranks share out the documents of a task and find the same scores") {
+  std::string rows;
+  for (int i = 0; i < 7; ++i) {
+    rows += R"({"goal":"Thing )" + std::to_string(i * 37) +
+            R"(","sol1":"Push it","sol2":"Pull it up","label":)" + std::to_string(i % 2) + "}\n";
+  }
+  write_text(workshop() / "shared/piqa/validation.jsonl", rows);
+  const auto scores = [](std::vector<std::string> more, const std::string& file) {
+    std::vector<std::string> arguments = {"eval",   "llama",  "--tasks",  "piqa", "--data",
+                                          "shared", "--output", file};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    require_success(zebra(arguments));
+    return read_json(workshop() / file).at("results");
+  };
+  const auto alone = scores({}, "alone.json");
+  CHECK(scores({"--nproc", "2"}, "two.json") == alone);
+  const auto chat = scores({"--apply-chat-template", "chatml"}, "chat.json");
+  CHECK(chat.at("piqa").at("sample_len") == alone.at("piqa").at("sample_len"));
+  CHECK(read_json(workshop() / "chat.json").at("apply_chat_template") == true);
+  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
+                       "--apply-chat-template", "chatlm"}),
+                "chatml");
+  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
+                       "--fewshot-as-multiturn"}),
+                "--fewshot-as-multiturn: needs --apply-chat-template");
+}
+
 TEST_CASE("program: eval refuses tasks and rows that are not there, and writes nothing") {
   fs::create_directories(workshop() / "empty");
   const auto refused = [](std::vector<std::string> more, const std::string& what) {

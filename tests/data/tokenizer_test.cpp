@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "data/harness_tokenizer.h"
+#include "data/records.h"
 #include "data/sources.h"
 #include "data/tokenizer_train.h"
 #include "fixtures.h"

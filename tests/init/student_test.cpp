@@ -135,8 +135,8 @@ TEST_CASE("student: attention_identity passes tokens through the convolution, th
   const auto x = torch::randn({1, taps.size(0), 9});                   // (B, C, T)
   const int64_t before = taps.size(2) - 1;
   const auto y = torch::conv1d(torch::constant_pad_nd(x, {before, 0}), taps,
-                               layer_weight(identity, 1, "mamba.conv1d.bias"), 1, 0, 1,
-                               taps.size(0));
+                               layer_weight(identity, 1, "mamba.conv1d.bias"), /*stride=*/{1},
+                               /*padding=*/at::IntArrayRef{0}, /*dilation=*/{1}, taps.size(0));
   check_equal(y, x);
   for (const char* name : {"mamba.in_proj.weight", "mamba.out_proj.weight", "mamba.dt_bias",
                            "mamba.A_log", "mamba.D", "mamba.norm.weight"}) {

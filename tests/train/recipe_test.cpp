@@ -278,6 +278,8 @@ TEST_CASE("recipe: mixtures, splits, packing and templates that cannot be are mi
         Texts{"--set data.validation_split: expected 0 to below 1, got 1"});
   CHECK(mixed("", "", ", validation: [{path: c, weight: 2}]") ==
         Texts{"--set data.validation.0.weight: held-out text is not mixed"});
+}
+
 TEST_CASE("recipe: how ranks share the work is checked, and which numbers of ranks fit") {
   CHECK(mistakes_with("parallel.sharding=zero3") ==
         Texts{"--set parallel.sharding: expected none, zero1, zero2 or full, got zero3"});
