@@ -21,10 +21,19 @@ std::shared_ptr<::gloo::transport::Device> make_device(const std::string& addres
   return c10d::ProcessGroupGloo::createDefaultDevice();
 }
 
+// c10d's flight recorder, one for the process, is not safe for two threads that use groups of their
+// own at the same time, as the training and the thread that writes checkpoints do. It reads this
+// when the first collective begins.
+void switch_off_flight_recorder() {
+  static const bool done = ::setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/1) == 0;
+  (void)done;
+}
+
 }  // namespace
 
 c10::intrusive_ptr<c10d::Backend> make_gloo(const c10::intrusive_ptr<c10d::Store>& store,
                                             const BackendOptions& options) {
+  switch_off_flight_recorder();
   auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
   gloo->devices.push_back(make_device(options.address));
   gloo->threads = 1;  // collectives run one after the other, in the order in which they were begun

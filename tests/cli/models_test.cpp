@@ -297,7 +297,8 @@ TEST_CASE("program: chat answers line by line, and the next answer knows the ear
   const auto talk = [&](const std::string& lines) {
     return require_success(run_zebra({"chat", "llama", "--template", "plain", "--max-new-tokens",
                                       "8", "--repetition-penalty", "1.2"},
-                                     workshop(), std::nullopt, {.environment = {}, .input = lines}));
+                                     workshop(), std::nullopt,
+                                     {.environment = {}, .input = lines}));
   };
   const auto two = talk("One day\nThe cat\n");
   CHECK(talk("One day\nThe cat\n") == two);
@@ -305,10 +306,9 @@ TEST_CASE("program: chat answers line by line, and the next answer knows the ear
   CHECK(two.starts_with(first));
   CHECK(talk("One day\n/reset\nOne day\n") == first + first);
   CHECK(talk("/exit\n").empty());
-  check_refused(
-      run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt,
-                {.environment = {}, .input = "x\n"}),
-      "lama3");
+  check_refused(run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt,
+                          {.environment = {}, .input = "x\n"}),
+                "lama3");
 }
 
 TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
@@ -409,8 +409,8 @@ TEST_CASE("program: ranks share out the documents of a task and find the same sc
   }
   write_text(workshop() / "shared/piqa/validation.jsonl", rows);
   const auto scores = [](std::vector<std::string> more, const std::string& file) {
-    std::vector<std::string> arguments = {"eval",   "llama",  "--tasks",  "piqa", "--data",
-                                          "shared", "--output", file};
+    std::vector<std::string> arguments = {"eval",   "llama",  "--tasks",  "piqa",
+                                          "--data", "shared", "--output", file};
     arguments.insert(arguments.end(), more.begin(), more.end());
     require_success(zebra(arguments));
     return read_json(workshop() / file).at("results");
@@ -423,9 +423,9 @@ TEST_CASE("program: ranks share out the documents of a task and find the same sc
   check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
                        "--apply-chat-template", "chatlm"}),
                 "chatml");
-  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
-                       "--fewshot-as-multiturn"}),
-                "--fewshot-as-multiturn: needs --apply-chat-template");
+  check_refused(
+      zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared", "--fewshot-as-multiturn"}),
+      "--fewshot-as-multiturn: needs --apply-chat-template");
 }
 
 TEST_CASE("program: eval refuses tasks and rows that are not there, and writes nothing") {

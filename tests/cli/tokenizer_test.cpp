@@ -146,7 +146,7 @@ TEST_CASE("bench tokenizer: a peer that is not there is told, and what it cannot
   check_refused(bench({"--text", "empty.txt"}), "expected text, got empty files");
   write_text(workshop() / "t.model", "YQ== 0\n");
   check_refused(zebra({"bench", "tokenizer", "t.model", "--text", "text.txt", "--peer"}),
-                "t.model: ");
+                "--peer: expected a tokenizer.json, which the peer reads, got t.model");
 }
 
 }  // namespace zebra::testing

@@ -60,7 +60,7 @@ class ByteTokenizer : public Tokenizer {
   int64_t vocab_size() const override { return 259; }
   int64_t bos_id() const override { return 1; }
   int64_t eos_id() const override { return 2; }
-  bool adds_bos() const override { return true; }
+  bool adds_bos() const override { return bos_id() >= 0; }
   bool adds_eos() const override { return false; }
   std::string piece(int64_t id) const override { return decode({id}); }
   int64_t id_of(std::string_view piece) const override {

@@ -33,7 +33,9 @@ stages:
 eval: {max_sequences: 4, speed: false}
 )";
 
-// Every stage that trains, on packed sequences.
+// Every stage that trains, on packed sequences. AdamW divides gradients by their own size, also
+// those that are rounding alone; eps keeps these from moving weights to where the order of a sum
+// says.
 constexpr const char* kJob = R"(
 name: ranks
 seed: 3
@@ -47,10 +49,11 @@ data:
   train: [{path: text/train.txt, format: stories}]
   validation: [{path: text/valid.txt, format: stories}]
 stages:
-  ild: {tokens: 7680, batch_size: 8, micro_batch_size: 4, optimizer: {learning_rate: 1.0e-3}}
-  distill: {tokens: 7680, batch_size: 8, micro_batch_size: 2, ce_weight: 0.1, optimizer: {learning_rate: 1.0e-3}}
+  ild: {tokens: 7680, batch_size: 8, micro_batch_size: 4, optimizer: {learning_rate: 1.0e-3, eps: 1.0e-5}}
+  distill: {tokens: 7680, batch_size: 8, micro_batch_size: 2, ce_weight: 0.1,
+            optimizer: {learning_rate: 1.0e-3, eps: 1.0e-5}}
   dpo: {epochs: 4, batch_size: 8, micro_batch_size: 2, beta: 0.1, train: [text/pairs.jsonl],
-        max_length: 96, max_prompt_length: 48, optimizer: {learning_rate: 1.0e-4}}
+        max_length: 96, max_prompt_length: 48, optimizer: {learning_rate: 1.0e-4, eps: 1.0e-5}}
 eval: {max_sequences: 4, speed: false}
 checkpoint: {every_steps: 5}
 )";

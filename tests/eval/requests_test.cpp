@@ -9,10 +9,15 @@ namespace {
 using Ids = std::vector<int64_t>;
 
 // "ab" is one token where both letters stand together: what is joined depends on what follows.
+// "<s>" is BOS, as the markers of a template are.
 class PairTokenizer : public ByteTokenizer {
  public:
   std::vector<int64_t> encode(std::string_view text) const override {
     Ids ids;
+    if (text.starts_with("<s>")) {
+      ids.push_back(1);
+      text.remove_prefix(3);
+    }
     for (size_t i = 0; i < text.size(); ++i) {
       const bool pair = text.substr(i, 2) == "ab";
       ids.push_back(pair ? 300 : static_cast<unsigned char>(text[i]) + 3);

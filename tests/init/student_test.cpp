@@ -125,7 +125,8 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("student: attention_identity passes tokens through the convolution, the rest is as published") {
+TEST_CASE(
+    "student: attention_identity passes tokens through the convolution, the rest is as published") {
   const CausalLm base = seeded_model(base_options());
   const auto options = student_options({kM, kM, kM, kM});
   const CausalLm published = init_student(base, options, {}).model;

@@ -119,8 +119,10 @@ TEST_CASE("health: a loss that is not finite is told apart from a broken machine
 
 TEST_CASE("health: weights that differ between ranks end the run, with every rank's hash") {
   ThreadRanks ranks(3);
-  const auto thrown = ranks.run([](const zebra::RankExchange& exchange) {
-    auto trainees = one_trainee();
+  std::vector<std::vector<Trainee>> of_rank;  // made here: all threads share one generator
+  for (int rank = 0; rank < 3; ++rank) of_rank.push_back(one_trainee());
+  const auto thrown = ranks.run([&](const zebra::RankExchange& exchange) {
+    auto& trainees = of_rank[static_cast<size_t>(exchange.rank)];
     Health health({.compare_weights_every = 4, .slow_ranks_every = 0}, exchange, "ild");
     for (int64_t step = 1; step <= 4; ++step) health.after_step(step, trainees);
     if (exchange.rank == 2) {

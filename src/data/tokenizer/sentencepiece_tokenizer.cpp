@@ -190,8 +190,7 @@ class SentencePieceTokenizer final : public Tokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> read_sentencepiece_tokenizer(TokenizerFiles files,
-                                                        const std::string& bytes,
-                                                        Spaces spaces) {
+                                                        const std::string& bytes, Spaces spaces) {
   return std::make_unique<SentencePieceTokenizer>(std::move(files), bytes, spaces);
 }
 
