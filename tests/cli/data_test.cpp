@@ -179,7 +179,7 @@ TEST_CASE("data prepare: killed or stopped in the middle, it ends in the same by
       "  validation: [{path: valid.jsonl, format: jsonl}]\n");
   at.write("valid.jsonl", "{\"text\": \"A story of which there is one.\"}\n");
   std::string text;
-  for (int64_t i = 0; i < 95000; ++i) {
+  for (int64_t i = 0; i < 120000; ++i) {
     text += "{\"text\": \"" + std::to_string(i) +
             " Once upon a time there was a little girl named Nina. She had a gold ring, and it "
             "could fit on one finger. One morning Nina went to the park with her mom. Then a "
