@@ -323,9 +323,7 @@ struct InitRecipe {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("mla", mla, "svd (published) or random.");
-    visit("mamba2", mamba2,
-          "attention (published), attention_identity (its convolution lets tokens through) or "
-          "random.");
+    visit("mamba2", mamba2, "attention (published), attention_identity or random.");
     visit("calibration_sequences", calibration_sequences,
           "Sequences for the conversion report's output errors.");
   }

@@ -100,7 +100,7 @@ bool decays(const std::string& name) {
 // Autograd calls it when it has added a parameter's gradient.
 class ParameterShards::Hook : public torch::autograd::PostAccumulateGradHook {
  public:
-  Hook(ParameterShards& shards, Segment& segment, size_t member)
+  Hook(ParameterShards& shards, FlatSegment& segment, size_t member)
       : shards_(shards), segment_(segment), member_(member) {}
   void operator()(const at::Tensor& /*parameter*/) override {
     shards_.took_gradient(segment_, member_);
@@ -108,7 +108,7 @@ class ParameterShards::Hook : public torch::autograd::PostAccumulateGradHook {
 
  private:
   ParameterShards& shards_;
-  Segment& segment_;
+  FlatSegment& segment_;
   size_t member_;
 };
 
@@ -161,7 +161,7 @@ void ParameterShards::make_group(std::vector<NamedParameter> parameters, double 
     const int64_t unit = unit_of(parameter.name);
     auto& segments = group.segments;
     if (segments.empty() || segments.back().unit != unit) segments.push_back({.unit = unit});
-    Segment& segment = segments.back();
+    FlatSegment& segment = segments.back();
     const int64_t offset = segment.size;
     segment.size += round_up(parameter.tensor.numel(), kAlign);
     segment.members.push_back({std::move(parameter), offset, {}});
@@ -227,7 +227,7 @@ bool ParameterShards::keeps_whole_gradient() const {
   return options_.sharding == Sharding::kNone || options_.sharding == Sharding::kZero1;
 }
 
-bool ParameterShards::adds_in_place(const Segment& segment) const {
+bool ParameterShards::adds_in_place(const FlatSegment& segment) const {
   return keeps_whole_gradient() && segment.own.dtype() == segment.own_grad.dtype();
 }
 
@@ -246,7 +246,7 @@ void ParameterShards::install_hooks() {
 // ---- gradients ----------------------------------------------------------------------------------
 
 // Takes a gradient out of the parameter into the unit's buffer.
-void ParameterShards::collect(Segment& segment, Segment::Member& member) {
+void ParameterShards::collect(FlatSegment& segment, FlatSegment::Member& member) {
   at::Tensor& grad = member.parameter.tensor.mutable_grad();
   if (!segment.full_grad.defined()) {
     segment.full_grad = at::zeros({segment.size}, segment.own_grad.options());
@@ -255,7 +255,7 @@ void ParameterShards::collect(Segment& segment, Segment::Member& member) {
   grad = at::Tensor();
 }
 
-void ParameterShards::took_gradient(Segment& segment, size_t member) {
+void ParameterShards::took_gradient(FlatSegment& segment, size_t member) {
   const at::NoGradGuard no_grad;
   Unit& unit = units_[segment.unit];
   if (!adds_in_place(segment)) collect(segment, segment.members[member]);
@@ -279,7 +279,7 @@ void ParameterShards::reduce(Unit& unit) {
               "optimizer: a gradient came after all of its step's had been summed");
   unit.reduced = true;
   if (ranks_.size() == 1) return;
-  for (Segment* segment : unit.segments) {
+  for (FlatSegment* segment : unit.segments) {
     if (!segment->full_grad.defined()) continue;
     Reduction next{.segment = segment};
     if (options_.sharding == Sharding::kNone) {
@@ -298,7 +298,7 @@ void ParameterShards::reduce(Unit& unit) {
 
 // What a unit has collected so far, which is then forgotten.
 void ParameterShards::hash_unit(Unit& unit) {
-  for (Segment* segment : unit.segments) {
+  for (FlatSegment* segment : unit.segments) {
     if (!segment->full_grad.defined()) continue;
     const auto bytes = segment->full_grad.to(at::kCPU);
     local_->add_bytes(bytes.data_ptr(), bytes.nbytes());
@@ -332,7 +332,7 @@ void ParameterShards::complete_oldest() {
 }
 
 // Autograd adds into the views in place, so there is mostly nothing to do.
-void ParameterShards::take_leftovers(Segment& segment) {
+void ParameterShards::take_leftovers(FlatSegment& segment) {
   const auto size = static_cast<int64_t>(segment.full.element_size());
   for (auto& member : segment.members) {
     at::Tensor& parameter = member.parameter.tensor;
@@ -384,7 +384,7 @@ void ParameterShards::clear_gradients() {
 // ---- parameters ---------------------------------------------------------------------------------
 
 void ParameterShards::gather(Unit& unit) {
-  for (Segment* segment : unit.segments) {
+  for (FlatSegment* segment : unit.segments) {
     if (!exists(segment->full)) take_memory(segment->full);
     unit.gathering.push_back(ranks_.all_gather(segment->full, segment->own));
   }
@@ -399,7 +399,7 @@ void ParameterShards::wait_for(Unit& unit) {
 void ParameterShards::release(Unit& unit) {
   if (options_.sharding != Sharding::kFull || &unit == &units_[kShell]) return;
   wait_for(unit);
-  for (Segment* segment : unit.segments) {
+  for (FlatSegment* segment : unit.segments) {
     if (exists(segment->full)) drop_memory(segment->full);
   }
   unit.present = false;

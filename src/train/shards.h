@@ -42,7 +42,7 @@ struct ShardOptions {
 
 // Parameters of one unit and group, side by side. A unit is what is gathered and reduced at once: a
 // block, or the shell (embedding, final norm, head), which is unit 0.
-struct Segment {
+struct FlatSegment {
   struct Member {
     NamedParameter parameter;
     int64_t offset = 0;    // in the segment
@@ -59,7 +59,7 @@ struct Segment {
 // Segments that the optimiser treats alike: one weight decay, dtype and device.
 struct ParameterGroup {
   double weight_decay = 0;
-  std::vector<Segment> segments;
+  std::vector<FlatSegment> segments;
   at::Tensor own;       // flat: this rank's parts, in the parameters' dtype
   at::Tensor own_grad;  // flat: the gradient of those, summed over ranks; float32 for bf16
 };
@@ -122,7 +122,7 @@ class ParameterShards {
 
  private:
   struct Unit {
-    std::vector<Segment*> segments;
+    std::vector<FlatSegment*> segments;
     int64_t parameters = 0, hits = 0;  // gradients made in this step
     bool reduced = false;              // none, zero1: summed in this step
     bool present = true;               // the parameters exist (or are on their way)
@@ -131,7 +131,7 @@ class ParameterShards {
   };
   struct Reduction {
     Pending pending;
-    Segment* segment = nullptr;
+    FlatSegment* segment = nullptr;
     at::Tensor whole, part;  // kept alive until the sum is there
   };
   class Hook;
@@ -140,10 +140,10 @@ class ParameterShards {
   void place(ParameterGroup& group);
   void install_hooks();
   bool keeps_whole_gradient() const;
-  bool adds_in_place(const Segment& segment) const;  // autograd adds into full_grad itself
-  void collect(Segment& segment, Segment::Member& member);
-  void took_gradient(Segment& segment, size_t member);
-  void take_leftovers(Segment& segment);
+  bool adds_in_place(const FlatSegment& segment) const;  // autograd adds into full_grad itself
+  void collect(FlatSegment& segment, FlatSegment::Member& member);
+  void took_gradient(FlatSegment& segment, size_t member);
+  void take_leftovers(FlatSegment& segment);
   void reduce(Unit& unit);
   void hash_unit(Unit& unit);
   void complete_oldest();

@@ -217,8 +217,8 @@ TEST_CASE("ranks: SIGTERM to the agent saves, exits with 75, and another size go
   const auto in_distill = [&] {
     return fs::exists(metrics) && count(read_text(metrics), "\n") >= 45;
   };
-  const auto stopped = run_job("moved", {"--nproc", "2"},
-                               Interruption{.signal = SIGTERM, .when = in_distill});
+  const auto stopped =
+      run_job("moved", {"--nproc", "2"}, Interruption{.signal = SIGTERM, .when = in_distill});
   INFO(stopped.err);
   CHECK(stopped.exit_code == 75);
   require_success(run_job("moved", {"--nproc", "4", "--set", "parallel.sharding=full"}));
