@@ -34,15 +34,15 @@ MAY_USE = {
 # module: its public headers in include/zebra. A private header's module is its folder.
 PUBLIC = {
     "base": "error options log",
-    "ops": "ops losses",
+    "ops": "ops losses cached_attention",
     "model": "layers mixers model cache",
     "io": "safetensors checkpoint",
-    "data": "tokenizer dataset",
+    "data": "tokenizer chat_template dataset prepare",
     "dist": "dist",
     "convert": "convert",
     "init": "init",
-    "eval": "eval",
-    "train": "recipe trainer",
+    "eval": "eval generate tasks",
+    "train": "recipe recipe_running trainer",
 }
 MODULE_OF = {header: module for module, headers in PUBLIC.items() for header in headers.split()}
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over src/ and include/ with the flags of a configured build folder.
 
-LibTorch's headers make it ten seconds a file, so a file that passed is remembered by the hash of
-its text and of .clang-tidy, in the cache folder, and not looked at again until it changes. Headers
-are checked together, as one source that includes them all. LibTorch is precompiled once for clang.
+LibTorch's headers cost ten seconds a run, so sources that share no name of their own are checked as
+one that includes them, and alone only when that fails. A file that passed is remembered by the hash
+of its text and of .clang-tidy, in the cache folder, and not looked at again until it changes.
+Headers are checked together too. LibTorch is precompiled once for clang.
 
 Usage: scripts/check_tidy.py BUILD_DIR [--jobs N]
 """
@@ -14,6 +15,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +24,10 @@ import typing
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("ZEBRA_CACHE") or pathlib.Path.home() / ".cache/zebra") / "tidy"
 CLANG, TIDY = "clang++-14", "clang-tidy-14"
+BATCH = 16  # sources in one run
+# What a line at the left margin defines: functions, types and constants.
+DEFINED = re.compile(
+    r"(?<!::)\b(\w+)\(|\b(?:struct|class|enum class|enum|using) (\w+)|\b(k[A-Z]\w*)")
 KEEP = ("-D", "-I", "-std", "-fopenmp", "-m")  # what a clang run needs of a gcc command
 
 
@@ -83,18 +89,56 @@ def jobs_to_do(build):
         yield Job("all headers", text, source, everything, "(include/zebra|src)/.*")
 
 
-def check(job, settings):
-    """The complaints about one source; none if it passed, now or before."""
-    passed = CACHE / f"passed-{digest(job.name, job.text, settings)}"
-    if passed.exists():
-        return ""
-    command = [TIDY, "--quiet", f"--config-file={ROOT / '.clang-tidy'}"]
-    command += [f"--header-filter={job.headers}", str(job.path), "--", *job.flags]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode == 0:
-        passed.touch()
-        return ""
-    return result.stdout or result.stderr
+def mark(job, settings):
+    return CACHE / f"passed-{digest(job.name, job.text, settings)}"
+
+
+def run_tidy(path, headers, flags):
+    """What clang-tidy complains about; empty when it passed."""
+    command = [TIDY, "--quiet", f"--config-file={ROOT / '.clang-tidy'}", f"--header-filter={headers}"]
+    result = subprocess.run([*command, str(path), "--", *flags], capture_output=True, text=True)
+    return "" if result.returncode == 0 else result.stdout or result.stderr
+
+
+def names_of(job):
+    lines = [line for line in job.text.splitlines() if line and line[0] not in " /#}"]
+    return {name for line in lines for found in DEFINED.findall(line) for name in found if name}
+
+
+def batches(jobs):
+    """The jobs, those together that compile as one source: with equal flags and no common name."""
+    open_ones = []  # (flags, names, jobs)
+    for job in jobs:
+        names = names_of(job)
+        for flags, taken, batch in open_ones:
+            if flags == job.flags and len(batch) < BATCH and not names & taken:
+                taken |= names
+                batch.append(job)
+                break
+        else:
+            open_ones.append((job.flags, names, [job]))
+    return [batch for _, _, batch in open_ones]
+
+
+def check_batch(batch, settings):
+    """(name, complaints) of those that failed."""
+    if len(batch) > 1:
+        source = CACHE / f"batch-{digest(*(job.name for job in batch))}-{os.getpid()}.cpp"
+        source.write_text("".join(f'#include "{job.path}"\n' for job in batch))
+        complaints = run_tidy(source, "src/.*[.]cpp", batch[0].flags)
+        source.unlink()
+        if not complaints:
+            for job in batch:
+                mark(job, settings).touch()
+            return []
+    failed = []
+    for job in batch:
+        complaints = run_tidy(job.path, job.headers, job.flags)
+        if complaints:
+            failed.append((job.name, complaints))
+        else:
+            mark(job, settings).touch()
+    return failed
 
 
 def main():
@@ -105,11 +149,11 @@ def main():
     CACHE.mkdir(parents=True, exist_ok=True)
     settings = (ROOT / ".clang-tidy").read_text()
     bad = []
-    jobs = list(jobs_to_do(arguments.build))
+    jobs = [job for job in jobs_to_do(arguments.build) if not mark(job, settings).exists()]
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for job, complaints in zip(jobs, pool.map(lambda j: check(j, settings), jobs)):
-            if complaints:
-                bad.append(job.name)
+        for failed in pool.map(lambda batch: check_batch(batch, settings), batches(jobs)):
+            for name, complaints in failed:
+                bad.append(name)
                 print(f"{complaints}\n", flush=True)
     for left in CACHE.glob(f"headers-{os.getpid()}.cpp"):
         left.unlink()

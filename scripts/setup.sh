@@ -15,7 +15,7 @@ torch_version=2.11.0
 cache=${ZEBRA_CACHE:-$HOME/.cache/zebra}
 packages=(build-essential cmake ninja-build ccache mold git ca-certificates unzip python3 python3-pip
   catch2 libcli11-dev libfmt-dev libgloo-dev libpcre2-dev libsentencepiece-dev libspdlog-dev
-  libutf8proc-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev)
+  libssl-dev libutf8proc-dev libxxhash-dev libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev)
 dev_packages=(clang-14 clang-format-14 clang-tidy-14 shellcheck)
 
 step_name="start"

@@ -62,4 +62,13 @@ struct ConvertOptions {
 void convert_folder(const std::filesystem::path& src, const std::filesystem::path& dst,
                     const ConvertOptions& options);
 
+// The master weights of a training checkpoint as a model folder, one tensor in memory at a time.
+struct CheckpointModel {
+  std::filesystem::path checkpoint;  // step-N, or a folder of them: the newest good one
+  std::string model;                 // which, where a stage trains several (mla, mamba2 of ild)
+  std::filesystem::path tokenizer;   // folder or tokenizer.model; empty: where the run had it from
+};
+void convert_checkpoint(const CheckpointModel& source, const std::filesystem::path& dst,
+                        const ConvertOptions& options);
+
 }  // namespace zebra

@@ -1,5 +1,4 @@
-// Measures of a model: held-out loss, divergence from a teacher, multiple choice, preferences,
-// decode speed; generation.
+// Measures of a model: held-out loss, divergence from a teacher, multiple choice, preferences.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "zebra/dataset.h"
+#include "zebra/generate.h"
 #include "zebra/model.h"
 #include "zebra/tokenizer.h"
 
@@ -47,32 +47,8 @@ struct PreferenceScores {
 PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pairs,
                                    int64_t batch_size);
 
-// Sequence log-probabilities of the answers. -> (2B) float32, in the batch's row order,
+// Sequence log-probabilities of the answers. -> (2B) float64, in the batch's row order,
 // differentiable.
 at::Tensor answer_log_probs(CausalLm model, const PreferenceBatch& batch, int64_t chunk_tokens);
-
-struct GenerateOptions {
-  int64_t max_new_tokens = 128;
-  double temperature = 0.0;  // 0: greedy
-  int64_t top_k = 0;         // 0: all
-  double top_p = 1.0;
-  uint64_t seed = 0;
-  int64_t prefill_chunk = 512;         // prompt tokens in one forward
-  std::vector<int64_t> stop_ids = {};  // generation ends after one of them
-};
-
-// prompt: (1, T) int64, T >= 1 -> generated ids without the prompt. `on_token` sees each id as it
-// is made.
-std::vector<int64_t> generate(CausalLm model, const at::Tensor& prompt,
-                              const GenerateOptions& options,
-                              const std::function<void(int64_t)>& on_token = {});
-
-struct DecodeSpeed {
-  double tokens_per_second = 0;
-  int64_t cache_bytes = 0;  // at the end
-};
-// Greedy decode of `new_tokens` after a prompt of `prompt_tokens`, prefill not counted.
-DecodeSpeed measure_decode(CausalLm model, int64_t batch, int64_t prompt_tokens,
-                           int64_t new_tokens);
 
 }  // namespace zebra

@@ -66,10 +66,11 @@ std::vector<std::optional<MlaRanks>> energy_ranks(const CausalLm& base, const Ml
 // Student of the kinds in `options.layers` from a Llama base: MLA by SVD, Mamba2 by attention
 // transfer, attention layers, MLPs, norms, embedding and head copied. What the method leaves random
 // (z and dt rows, convolution, dt_bias, A_log) comes from a generator seeded with `seed`, layer by
-// layer, so that layer i is the same in every composition.
+// layer, so that layer i is the same in every composition. kAttentionIdentity starts the
+// convolution as the identity instead: its last tap is 1, everything else of it 0.
 struct InitOptions {
   enum class Mla { kSvd, kRandom };
-  enum class Mamba2 { kAttention, kRandom };
+  enum class Mamba2 { kAttention, kAttentionIdentity, kRandom };
   Mla mla = Mla::kSvd;
   Mamba2 mamba2 = Mamba2::kAttention;
   uint64_t seed = 42;

@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "zebra/cache.h"
 #include "zebra/layers.h"
 #include "zebra/ops.h"
 
@@ -22,13 +24,7 @@ struct SequenceContext {
   at::Tensor segments;  // undefined or (B, T) int64
   RopeTable rope;       // for attention heads
   RopeTable mla_rope;   // for the rotary part of MLA heads
-};
-
-// State of one layer for one batch of sequences.
-class LayerCache {
- public:
-  virtual ~LayerCache() = default;
-  virtual int64_t bytes() const = 0;  // memory that is in use
+  CachePlace place;     // with caches only
 };
 
 class Mixer : public torch::nn::Module {
@@ -37,7 +33,7 @@ class Mixer : public torch::nn::Module {
   // sequence.
   virtual at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
                              LayerCache* cache) = 0;
-  virtual std::unique_ptr<LayerCache> make_cache(int64_t batch) const = 0;
+  virtual std::unique_ptr<LayerCache> make_cache(const CacheOptions& options) const = 0;
   virtual MixerKind kind() const = 0;
 };
 
@@ -52,9 +48,26 @@ struct AttentionOptions {
   bool bias = false;
 };
 
-struct AttentionCache : LayerCache {
-  at::Tensor key, value;  // (B, S, G, H) each, rotated keys; undefined before the first token
-  int64_t bytes() const override;
+// What is kept by token, and no state beside it.
+class TokenCache : public LayerCache {
+ public:
+  TokenCache(const CacheOptions& options, std::vector<std::vector<int64_t>> parts);
+  int64_t bytes_per_token() const override;
+  int64_t state_bytes() const override { return 0; }
+  int64_t reserved_bytes() const override;
+  void keep(const std::vector<int64_t>& /*counts*/) override {}
+  std::unique_ptr<LayerCache> select(const std::vector<int64_t>& rows) const override;
+  void append(const LayerCache& other) override;
+  std::vector<at::Tensor> states() const override { return {}; }
+  void restore(const std::vector<at::Tensor>& /*states*/) override {}
+
+  // fresh: one (B, T, W) for each store.
+  void put(const std::vector<at::Tensor>& fresh, const CachePlace& place);
+
+  std::vector<CachedTokens> stores;  // keys (rotated) and values; or latents with rotated rope keys
+
+ private:
+  CacheOptions options_;
 };
 
 class AttentionImpl : public Mixer {
@@ -62,7 +75,7 @@ class AttentionImpl : public Mixer {
   explicit AttentionImpl(const AttentionOptions& options);
   at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
                      LayerCache* cache) override;
-  std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
+  std::unique_ptr<LayerCache> make_cache(const CacheOptions& options) const override;
   MixerKind kind() const override { return MixerKind::kAttention; }
 
   torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
@@ -94,22 +107,17 @@ struct MlaOptions {
   RopeOptions rope;               // of the rotary part
 };
 
-struct MlaCache : LayerCache {
-  at::Tensor latent;  // (B, S, Rkv + Hr): the latent (after its norm) and the rotated rope key;
-                      // undefined at first
-  int64_t bytes() const override;
-};
-
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) with grouped key/value
 // up-projections, as Zebra-Llama has it.
 class MlaImpl : public Mixer {
  public:
   explicit MlaImpl(const MlaOptions& options);
   // Without a cache, and for the first piece of one, keys and values are expanded; later pieces
-  // attend in the latent space (absorbed), reading Rkv + Hr values a token.
+  // attend in the latent space (absorbed), reading Rkv + Hr values a token, unless they are so long
+  // that expanding costs less.
   at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
                      LayerCache* cache) override;
-  std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
+  std::unique_ptr<LayerCache> make_cache(const CacheOptions& options) const override;
   MixerKind kind() const override { return MixerKind::kMla; }
   const MlaOptions& options() const { return options_; }
 
@@ -123,8 +131,14 @@ class MlaImpl : public Mixer {
   };
   Query query(const at::Tensor& x, const SequenceContext& context);
   at::Tensor latent(const at::Tensor& x, const SequenceContext& context);  // (B, T, Rkv + Hr)
-  at::Tensor expanded(const Query& q, const at::Tensor& latent, const SequenceContext& context);
-  at::Tensor absorbed(const Query& q, const at::Tensor& latent);
+  struct KeyValue {
+    at::Tensor key, value;  // (B, S, G, Hn + Hr), (B, S, G, Hv)
+  };
+  KeyValue expand(const at::Tensor& latent);  // (B, S, Rkv + Hr)
+  at::Tensor attend_cached(const Query& q, const CachedTokens& latents, const CachePlace& place);
+  at::Tensor absorbed(const Query& q, const CachedTokens& latents, const CachePlace& place);
+  bool expanding_costs_less(int64_t queries) const;
+  double scale() const;
 
   MlaOptions options_;
 };
@@ -145,11 +159,36 @@ struct Mamba2Options {
   double norm_eps = 1e-5;
 };
 
-struct Mamba2Cache : LayerCache {
+// Each piece puts new tensors in the places of the old, so that whoever holds a state keeps it.
+class Mamba2Cache : public LayerCache {
+ public:
+  Mamba2Cache(const CacheOptions& options, int64_t conv_width);
+  int64_t bytes_per_token() const override { return 0; }
+  int64_t state_bytes() const override;
+  int64_t reserved_bytes() const override { return state_bytes(); }
+  void keep(const std::vector<int64_t>& counts) override;
+  std::unique_ptr<LayerCache> select(const std::vector<int64_t>& rows) const override;
+  void append(const LayerCache& other) override;
+  std::vector<at::Tensor> states() const override { return {conv, ssm}; }
+  void restore(const std::vector<at::Tensor>& states) override;
+
+  // What states are kept in that were computed in this type.
+  at::ScalarType state_type(at::ScalarType computed) const;
+
   at::Tensor conv;  // (B, C, K) last inputs of the convolution, newest last; undefined before the
                     // first token
-  at::Tensor ssm;   // (B, N, P, Z) float32
-  int64_t bytes() const override;
+  at::Tensor ssm;   // (B, N, P, Z) float32 (float64 for a float64 model), or bfloat16
+
+  // What a tentative piece may add: the scan's inputs, and those of the convolution (B, T, C).
+  struct Waiting {
+    SsdInput scan;
+    at::Tensor conv_inputs;
+  };
+  std::optional<Waiting> waiting;
+
+ private:
+  CacheOptions options_;
+  int64_t conv_width_;  // K
 };
 
 // Mamba2 with the heads of a grouped-query attention layer: x, B narrower than C (MambaInLlama,
@@ -159,7 +198,7 @@ class Mamba2Impl : public Mixer {
   explicit Mamba2Impl(const Mamba2Options& options);
   at::Tensor forward(const at::Tensor& x, const SequenceContext& context,
                      LayerCache* cache) override;
-  std::unique_ptr<LayerCache> make_cache(int64_t batch) const override;
+  std::unique_ptr<LayerCache> make_cache(const CacheOptions& options) const override;
   MixerKind kind() const override { return MixerKind::kMamba2; }
   const Mamba2Options& options() const { return options_; }
   int64_t conv_channels() const;  // C of the convolution

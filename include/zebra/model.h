@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "zebra/cache.h"
 #include "zebra/layers.h"
 #include "zebra/mixers.h"
 
@@ -67,11 +68,13 @@ class BlockImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Block);
 
-// Every layer's state of one batch of sequences that grow together.
-struct ModelCache {
-  std::vector<std::unique_ptr<LayerCache>> layers;
-  int64_t length = 0;  // tokens seen so far
-  int64_t bytes() const;
+// Runs a block in place of its plain forward: where training recomputes blocks in the backward or
+// spreads their parameters over ranks, it does so here, and the model knows nothing of it.
+class BlockRunner {
+ public:
+  virtual ~BlockRunner() = default;
+  virtual BlockOutput run(int64_t layer, Block& block, const at::Tensor& hidden,
+                          const SequenceContext& context) = 0;
 };
 
 // Collects what ILD compares.
@@ -92,6 +95,14 @@ class CausalLmImpl : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& input_ids, const at::Tensor& segments,
                      ModelCache* cache = nullptr);
 
+  // forward with a cache where row b has counts[b] <= T tokens and padding behind them, whose
+  // outputs mean nothing.
+  at::Tensor extend(const at::Tensor& input_ids, const std::vector<int64_t>& counts,
+                    ModelCache& cache);
+
+  // forward with a cache that then waits for keep(): how many tokens of each row it shall hold.
+  at::Tensor propose(const at::Tensor& input_ids, ModelCache& cache);
+
   // A model out of existing blocks, which it shares with whoever holds them (nothing is copied).
   // `shell` gives embedding, final norm and head; blocks[i] must be of kind options.layers[i].
   CausalLmImpl(const ModelOptions& options, const CausalLmImpl& shell, std::vector<Block> blocks);
@@ -100,20 +111,25 @@ class CausalLmImpl : public torch::nn::Module {
   HiddenStates forward_all(const at::Tensor& input_ids, const at::Tensor& segments);
 
   at::Tensor embed(const at::Tensor& input_ids);  // (B, T) -> (B, T, D)
+  // One block without a cache, by the runner where one is set. hidden: (B, T, D)
+  BlockOutput run_block(int64_t layer, const at::Tensor& hidden, const SequenceContext& context);
   SequenceContext context(const at::Tensor& input_ids, const at::Tensor& segments,
                           int64_t offset) const;
   at::Tensor head_weight() const;  // (V, D), the embedding when tied
   at::Tensor logits(const at::Tensor& hidden)
       const;  // (..., D) -> (..., V) float32 (float64 for a float64 model)
 
-  ModelCache make_cache(int64_t batch) const;
+  ModelCache make_cache(int64_t batch, const CacheOptions& options = {}) const;
 
   const ModelOptions& options() const { return options_; }
   Block block(int64_t layer) const;
   RmsNorm final_norm() const;
+  void set_block_runner(std::shared_ptr<BlockRunner> runner);  // nullptr: plain forwards again
 
  private:
   void make_rope();
+  at::Tensor forward_cached(const at::Tensor& input_ids, CachePlace place, ModelCache& cache);
+  SequenceContext context_at(const at::Tensor& positions) const;  // (B or 1, T) int64
 
   ModelOptions options_;
   std::shared_ptr<torch::nn::Module>
@@ -123,6 +139,7 @@ class CausalLmImpl : public torch::nn::Module {
   RmsNorm norm_{nullptr};
   torch::nn::Linear lm_head_{nullptr};  // null when tied
   RopeFrequencies attention_rope_, mla_rope_;
+  std::shared_ptr<BlockRunner> runner_;
 };
 TORCH_MODULE(CausalLm);
 
@@ -133,8 +150,21 @@ int64_t count_parameters(const ModelOptions& options);
 // does not.
 struct CacheSize {
   int64_t kv_values_per_token = 0;  // keys and values, or latents and rope keys, over all layers
+  int64_t kv_parts_per_token = 0;   // scales that these need when they are int8
   int64_t state_values_per_sequence = 0;  // convolution and SSM states
+  int64_t ssm_values_per_sequence = 0;    // the SSM states among them
 };
 CacheSize cache_size(const ModelOptions& options);
+
+// The same in bytes, which is what ModelCache::bytes() counts.
+struct CacheBytes {
+  int64_t per_token = 0, per_sequence = 0;
+  int64_t of(int64_t tokens) const { return per_token * tokens + per_sequence; }
+};
+CacheBytes cache_bytes(const ModelOptions& options, const CacheOptions& cache,
+                       at::ScalarType model_dtype);
+
+// The same model with attention in every layer.
+ModelOptions as_llama(ModelOptions options);
 
 }  // namespace zebra

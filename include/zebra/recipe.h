@@ -15,6 +15,7 @@
 #include "zebra/init.h"
 #include "zebra/losses.h"
 #include "zebra/options.h"
+#include "zebra/recipe_running.h"
 
 namespace zebra {
 
@@ -44,12 +45,23 @@ struct ScheduleOptions {
   }
 };
 
+enum class MomentFormat { kFp32, kBf16, kInt8 };
+
+template <>
+struct EnumNames<MomentFormat> {
+  static constexpr std::array<std::pair<MomentFormat, std::string_view>, 3> names = {
+      {{MomentFormat::kFp32, "fp32"},
+       {MomentFormat::kBf16, "bf16"},
+       {MomentFormat::kInt8, "int8"}}};
+};
+
 // What every training stage has.
 struct OptimizerOptions {
   double learning_rate = 2e-4;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   double weight_decay = 0.0;  // decoupled; never on norms, biases, A_log, D, dt_bias
   double clip_norm = 1.0;     // 0: no clipping
+  MomentFormat moments = MomentFormat::kFp32;
   ScheduleOptions schedule;
 
   template <class Visitor>
@@ -61,6 +73,7 @@ struct OptimizerOptions {
     visit("weight_decay", weight_decay,
           "Decoupled decay; norms, biases, A_log, D and dt_bias are left out.");
     visit("clip_norm", clip_norm, "Global gradient norm limit; 0 switches it off.");
+    visit("moments", moments, "AdamW's moments: fp32, bf16 or int8 (codes with a scale a block).");
     visit("schedule", schedule, "Learning rate over the steps.");
   }
 };
@@ -296,8 +309,10 @@ struct EnumNames<InitOptions::Mla> {
 
 template <>
 struct EnumNames<InitOptions::Mamba2> {
-  static constexpr std::array<std::pair<InitOptions::Mamba2, std::string_view>, 2> names = {
-      {{InitOptions::Mamba2::kAttention, "attention"}, {InitOptions::Mamba2::kRandom, "random"}}};
+  static constexpr std::array<std::pair<InitOptions::Mamba2, std::string_view>, 3> names = {
+      {{InitOptions::Mamba2::kAttention, "attention"},
+       {InitOptions::Mamba2::kAttentionIdentity, "attention_identity"},
+       {InitOptions::Mamba2::kRandom, "random"}}};
 };
 
 struct InitRecipe {
@@ -308,66 +323,84 @@ struct InitRecipe {
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("mla", mla, "svd (published) or random.");
-    visit("mamba2", mamba2, "attention (published) or random.");
+    visit("mamba2", mamba2, "attention (published), attention_identity or random.");
     visit("calibration_sequences", calibration_sequences,
           "Sequences for the conversion report's output errors.");
   }
 };
 
-template <>
-struct EnumNames<SourceFormat> {
-  static constexpr std::array<std::pair<SourceFormat, std::string_view>, 4> names = {
-      {{SourceFormat::kText, "text"},
-       {SourceFormat::kStories, "stories"},
-       {SourceFormat::kJsonl, "jsonl"},
-       {SourceFormat::kMessages, "messages"}}};
-};
-
-template <>
-struct EnumNames<Packing> {
-  static constexpr std::array<std::pair<Packing, std::string_view>, 2> names = {
-      {{Packing::kConcat, "concat"}, {Packing::kNone, "none"}}};
-};
-
-template <>
-struct EnumNames<BosPlacement> {
-  static constexpr std::array<std::pair<BosPlacement, std::string_view>, 3> names = {
-      {{BosPlacement::kDocument, "document"},
-       {BosPlacement::kSequence, "sequence"},
-       {BosPlacement::kNone, "none"}}};
-};
-
 struct DataSource {
   std::string path;
   SourceFormat format = SourceFormat::kText;
+  std::optional<double> weight;
+  double epochs = 1.0;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("path", path, "File or glob.");
-    visit("format", format, "text, stories, jsonl or messages.");
+    visit("path", path, "File or glob, plain or gzip.");
+    visit("format", format, "text, stories, jsonl, messages, conversations or prompt_completion.");
+    visit("weight", weight, "Share of the mixture, relative to the other weights; all or none.");
+    visit("epochs", epochs, "Passes over this source that an epoch of the mixture holds at most.");
   }
 };
 
 struct DataRecipe {
   int64_t sequence_length = 2048;
   Packing packing = Packing::kConcat;
+  LongDocuments long_documents = LongDocuments::kTruncate;
+  int64_t packing_window = 8192;
   BosPlacement bos = BosPlacement::kDocument;
   bool eos = true;
   bool cross_document = false;
   bool recut = false;
+  std::string chat_template = "auto";  // or a name of chat_template.h
+  LossOn loss_on = LossOn::kAll;
+  MixBy mix_by = MixBy::kTokens;
+  BadLines bad_lines = BadLines::kRefuse;
+  double validation_split = 0.0;
+  std::string cache;  // empty: the run folder's data
   std::vector<DataSource> train, validation;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
     visit("sequence_length", sequence_length, "Tokens of a sequence.");
-    visit("packing", packing, "concat (cut anywhere) or none (one document a sequence, padded).");
+    visit("packing", packing,
+          "concat (cut anywhere), best_fit (documents whole, several a sequence) or none (one "
+          "document a sequence, padded).");
+    visit("long_documents", long_documents,
+          "best_fit, none: truncate or split documents that are longer than a sequence.");
+    visit("packing_window", packing_window,
+          "best_fit: documents that are laid into sequences together.");
     visit("bos", bos, "Where the first token goes: document, sequence or none.");
-    visit("eos", eos, "End token after each document.");
+    visit("eos", eos, "End token after each document that does not end with it.");
     visit("cross_document", cross_document,
           "Documents of a sequence see each other, as in the published runs.");
     visit("recut", recut, "concat: cut the token stream at another offset in each epoch.");
+    visit("chat_template", chat_template,
+          "Of messages: auto (recognised from the tokenizer's files), or a name such as llama3.");
+    visit("loss_on", loss_on, "Training tokens with KL and cross-entropy: all or assistant.");
+    visit("mix_by", mix_by, "What weights count: tokens or documents.");
+    visit("bad_lines", bad_lines, "refuse, or count (leave out, with a warning).");
+    visit("validation_split", validation_split,
+          "Share of the training documents held out by their hash, instead of validation.");
+    visit("cache", cache, "Folder of the prepared tokens; empty: data in the run folder.");
     visit("train", train, "Training text.");
     visit("validation", validation, "Held-out text for every number in the report.");
+  }
+};
+
+// What a paper says of a task, in percent, to stand beside the run's own numbers.
+struct PublishedScore {
+  std::string task;
+  std::string metric = "acc";
+  std::optional<double> base, hybrid;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("task", task, "One of eval.tasks.");
+    visit("metric", metric, "Which of the task's metrics the table shows: acc, acc_norm, ...");
+    visit("base", base, "The base's published score, in percent.");
+    visit("hybrid", hybrid, "The hybrid's published score, in percent.");
   }
 };
 
@@ -376,6 +409,12 @@ struct EvalRecipe {
   int64_t batch_size = 16;
   std::string choices;  // multiple-choice file
   bool speed = true;
+  std::vector<std::string> tasks;  // of the harness
+  std::string data;                // folder of TASK/SPLIT.jsonl
+  std::vector<std::string> at;     // models that the tasks are run on; empty: all
+  std::optional<int64_t> fewshot;
+  int64_t limit = 0, max_length = 0;
+  std::vector<PublishedScore> published;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -383,17 +422,71 @@ struct EvalRecipe {
     visit("batch_size", batch_size, "Sequences in one forward.");
     visit("choices", choices, "JSONL of multiple-choice endings; empty: none.");
     visit("speed", speed, "Measure decode tokens/s of base and hybrid.");
+    visit("tasks", tasks, "Tasks or groups of lm-evaluation-harness, or YAML files of tasks.");
+    visit("data", data, "Folder of the tasks' rows: TASK/SPLIT.jsonl.");
+    visit("at", at,
+          "Models that run the tasks: base, init, ild, composed, distill, dpo; none: all.");
+    visit("fewshot", fewshot, "Examples before each question; absent: each task's own number.");
+    visit("limit", limit, "Documents of each task, the first ones; 0 means all.");
+    visit("max_length", max_length, "Tokens of a task's context; 0 means the model's own.");
+    visit("published", published, "Published scores that the table of tasks ends with.");
   }
 };
 
 struct CheckpointRecipe {
-  int64_t every_steps = 100;
+  int64_t every_steps = 100;  // 0: by time alone
+  double every_minutes = 15;  // 0: by steps alone
   int64_t keep = 2;
+  int64_t keep_every = 0;
+  bool asynchronous = true;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
-    visit("every_steps", every_steps, "Optimiser steps between checkpoints.");
-    visit("keep", keep, "Checkpoints kept of a running stage.");
+    visit("every_steps", every_steps, "Optimiser steps between checkpoints; 0: by time alone.");
+    visit("every_minutes", every_minutes,
+          "Longest time between checkpoints, in minutes; 0: by steps alone.");
+    visit("keep", keep, "Checkpoints kept of a running stage, the newest.");
+    visit("keep_every", keep_every,
+          "Checkpoints of steps that are multiples of it are kept for good; 0: none.");
+    visit("async", asynchronous, "Training goes on while a checkpoint is written.");
+  }
+};
+
+// How a job watches itself.
+struct HealthRecipe {
+  double hang_timeout_minutes = 30;  // 0: never
+  double heartbeat_seconds = 10;     // 0: none
+  int64_t replay_every = 0;
+  int64_t compare_weights_every = 100;
+  int64_t slow_ranks_every = 100;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("hang_timeout_minutes", hang_timeout_minutes,
+          "Silence after which the stacks of all threads are logged and the job ends; 0: never.");
+    visit("heartbeat_seconds", heartbeat_seconds,
+          "Time between two signs of life in heartbeat.json; 0: none.");
+    visit("replay_every", replay_every,
+          "Every so many steps one is done twice and its gradients compared bit by bit; 0: never.");
+    visit("compare_weights_every", compare_weights_every,
+          "Steps between two comparisons of the weights of all ranks; 0: never.");
+    visit("slow_ranks_every", slow_ranks_every,
+          "Steps between two reports on the slowest rank; 0: never.");
+  }
+};
+
+struct MetricsRecipe {
+  bool tensorboard = true;
+  int64_t trace_step = 0;
+  double peak_tflops = 0;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("tensorboard", tensorboard, "Write TensorBoard events beside metrics.jsonl.");
+    visit("trace_step", trace_step,
+          "Step of each stage whose profiler trace is written; 0: none. SIGUSR2 asks for one too.");
+    visit("peak_tflops", peak_tflops,
+          "What the device could do at its best, for MFU; 0: known for common GPUs, else no MFU.");
   }
 };
 
@@ -446,6 +539,11 @@ struct Recipe {
   StageOptions stages;
   EvalRecipe eval;
   CheckpointRecipe checkpoint;
+  HealthRecipe health;
+  MetricsRecipe metrics;
+  double time_limit_minutes = 0;  // 0: none
+  ParallelRecipe parallel;
+  StabilityRecipe stability;
   std::string device = "cpu";  // cpu, cuda or cuda:N
   std::string dtype = "fp32";  // fp32 or bf16
   int64_t threads = 0;         // 0: the machine's cores
@@ -464,6 +562,12 @@ struct Recipe {
     visit("stages", stages, "What is trained.");
     visit("eval", eval, "What is measured.");
     visit("checkpoint", checkpoint, "When a running stage is saved.");
+    visit("health", health, "How the job watches itself.");
+    visit("metrics", metrics, "What is measured on the way.");
+    visit("time_limit_minutes", time_limit_minutes,
+          "Time after which the job saves a checkpoint and stops with exit code 75; 0: none.");
+    visit("parallel", parallel, "How ranks share the work; what is recomputed.");
+    visit("stability", stability, "Steps that go wrong.");
     visit("device", device, "cpu, cuda or cuda:N.");
     visit("dtype", dtype, "fp32 or bf16.");
     visit("threads", threads, "CPU threads; 0 means the machine's cores.");
@@ -478,6 +582,9 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 // All mistakes of a recipe file in the order of its lines, without throwing.
 std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides);
+
+// Whether every training stage's batch_size is a multiple of this number of ranks.
+bool ranks_divide(const Recipe& recipe, int64_t ranks);
 
 // "FILE:LINE: key.path: message", or "--set key.path: message" for an override.
 std::string recipe_mistake_text(const std::filesystem::path& path, const RecipeMistake& mistake);

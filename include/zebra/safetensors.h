@@ -32,7 +32,10 @@ class SafetensorsFile {
 
   const std::map<std::string, TensorInfo>& tensors() const;
   const std::map<std::string, std::string>& metadata() const;
-  at::Tensor read(const std::string& name) const;  // a copy, in the file's dtype
+  const TensorInfo& info(const std::string& name) const;  // ConfigError when there is none
+  at::Tensor read(const std::string& name) const;         // a copy, in the file's dtype
+  // The elements [begin, end) in row-major order, copied to `to` (contiguous, of the file's dtype).
+  void read_elements(const std::string& name, int64_t begin, int64_t end, void* to) const;
   const std::filesystem::path& path() const;
 
  private:

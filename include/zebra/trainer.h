@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "zebra/dist.h"
 #include "zebra/recipe.h"
 
 namespace zebra {
@@ -23,5 +24,7 @@ const std::vector<std::string>& stage_names();
 
 // Runs the job. Throws ConfigError, StoppedError, GaveUpError (error.h).
 void run_recipe(const Recipe& recipe, const RunOptions& options);
+// The same as one rank of several; PeerError (dist.h) when another one is lost.
+void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group);
 
 }  // namespace zebra

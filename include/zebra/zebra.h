@@ -1,11 +1,16 @@
 // The whole public interface.
 #pragma once
 
+#include "zebra/cache.h"
+#include "zebra/cached_attention.h"
+#include "zebra/chat_template.h"
 #include "zebra/checkpoint.h"
 #include "zebra/convert.h"
 #include "zebra/dataset.h"
+#include "zebra/dist.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
+#include "zebra/generate.h"
 #include "zebra/init.h"
 #include "zebra/layers.h"
 #include "zebra/losses.h"
@@ -13,7 +18,10 @@
 #include "zebra/model.h"
 #include "zebra/ops.h"
 #include "zebra/options.h"
+#include "zebra/prepare.h"
 #include "zebra/recipe.h"
+#include "zebra/recipe_running.h"
 #include "zebra/safetensors.h"
+#include "zebra/tasks.h"
 #include "zebra/tokenizer.h"
 #include "zebra/trainer.h"

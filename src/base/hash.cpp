@@ -21,9 +21,17 @@ uint64_t hash_bytes(const void* bytes, size_t count) { return XXH3_64bits(bytes,
 
 uint64_t hash_string(std::string_view text) { return hash_bytes(text.data(), text.size()); }
 
+// Piece by piece, so that a file larger than memory does not fill it.
 uint64_t hash_file(const std::filesystem::path& path) {
+  constexpr uint64_t kPiece = 16 << 20;
   const MappedFile file(path);
-  return hash_bytes(file.data(), file.size());
+  Hasher hasher;
+  for (uint64_t begin = 0; begin < file.size(); begin += kPiece) {
+    const uint64_t end = std::min(begin + kPiece, file.size());
+    hasher.add_bytes(file.data() + begin, end - begin);
+    file.release(begin, end);
+  }
+  return hasher.value();
 }
 
 Hasher::Hasher() : state_(std::make_unique<State>()) {}

@@ -19,6 +19,7 @@ struct Log {
   std::mutex mutex;
   spdlog::logger logger{"zebra"};
   std::filesystem::path file;
+  bool on_stderr = true;  // by the first sink
 
   Log() {
     auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
@@ -61,6 +62,14 @@ void log_to_file(const std::filesystem::path& path) {
     throw ConfigError(str(path.string(), ": log file cannot be opened: ", failure.what()));
   }
   log.file = absolute;
+}
+
+void log_to_files_only() {
+  Log& log = instance();
+  const std::lock_guard lock(log.mutex);
+  if (!log.on_stderr) return;
+  log.logger.sinks().erase(log.logger.sinks().begin());
+  log.on_stderr = false;
 }
 
 }  // namespace zebra

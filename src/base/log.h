@@ -15,4 +15,7 @@ void log_warning(const std::string& message);
 // be opened is a ConfigError. Naming the same file again changes nothing.
 void log_to_file(const std::filesystem::path& path);
 
+// From now on nothing is written to stderr: one rank of a job speaks for all.
+void log_to_files_only();
+
 }  // namespace zebra

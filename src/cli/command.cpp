@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <thread>
 
@@ -45,6 +47,14 @@ LoadedModel load_with_tokenizer(const std::string& folder, const LoadOptions& op
   }
   loaded.model->eval();
   return loaded;
+}
+
+std::vector<std::string> own_command() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  words.at(0) = std::filesystem::read_symlink("/proc/self/exe").string();
+  return words;
 }
 
 void print(const std::string& text) {

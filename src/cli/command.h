@@ -28,6 +28,24 @@ void add_logits(CLI::App& app, Action& action);
 void add_generate(CLI::App& app, Action& action);
 void add_eval(CLI::App& app, Action& action);
 void add_data(CLI::App& app, Action& action);
+void add_chat(CLI::App& app, Action& action);
+void add_bench(CLI::App& app, Action& action);
+void add_bench_checkpoint(CLI::App& bench, Action& action);
+void add_bench_cache_drift(CLI::App& bench, Action& action);
+void add_bench_generate(CLI::App& bench, Action& action);
+void add_bench_long_context(CLI::App& bench, Action& action);
+void add_bench_packing(CLI::App& bench, Action& action);
+void add_bench_tokenizer(CLI::App& bench, Action& action);
+void add_check_tokenizer(CLI::App& data, Action& action);
+void add_data_prepare(CLI::App& data, Action& action);
+void add_data_show(CLI::App& data, Action& action);
+void add_bench_memory(CLI::App& app, Action& action);
+
+// Prints what a training checkpoint holds.
+void inspect_checkpoint(const std::string& path, bool json);
+
+// The words of this process's command line, the program's full path first: to start it again.
+std::vector<std::string> own_command();
 
 // A subcommand whose help ends with an example.
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,

@@ -65,11 +65,14 @@ void add_tokenizer(CLI::App& data, Action& action) {
 }  // namespace
 
 void add_data(CLI::App& app, Action& action) {
-  auto* verb = add_verb(app, "data", "Make text and tokenizers for small models",
+  auto* verb = add_verb(app, "data", "Prepare and show text; make stories and tokenizers",
                         "zebra data stories --help");
   verb->require_subcommand(1);
+  add_data_prepare(*verb, action);
+  add_data_show(*verb, action);
   add_stories(*verb, action);
   add_tokenizer(*verb, action);
+  add_check_tokenizer(*verb, action);
 }
 
 }  // namespace zebra

@@ -3,7 +3,10 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "base/signals.h"
 #include "cli/command.h"
+#include "cli/eval_tasks.h"
+#include "zebra/chat_template.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
 #include "zebra/recipe.h"
@@ -13,19 +16,33 @@ namespace zebra {
 namespace {
 
 struct EvalFlags {
-  std::string model, teacher, choices, output;
+  std::string model, teacher, choices, output, chat_template;
   std::vector<std::string> data, pairs;
   SourceFormat format = SourceFormat::kText;
   DatasetOptions packing{.sequence_length = 0};  // 0: the model's longest, at most 2048
-  int64_t batch_size = 16, max_sequences = 0;
+  std::optional<int64_t> batch_size;
+  int64_t max_sequences = 0;
+  TaskFlags tasks;
   bool json = false;
   MachineFlags machine;
 };
+
+constexpr int64_t kUsualBatch = 16;
 
 int64_t sequence_length(const EvalFlags& flags, const ModelOptions& model) {
   constexpr int64_t kUsual = 2048;
   return flags.packing.sequence_length > 0 ? flags.packing.sequence_length
                                            : std::min(kUsual, model.max_position_embeddings);
+}
+
+// Empty where none is recognised: what has no messages does without.
+std::string chat_template(const EvalFlags& flags, const Tokenizer& tokenizer) {
+  if (!flags.chat_template.empty()) return flags.chat_template;
+  try {
+    return ChatTemplate::of_folder(flags.model, tokenizer).name();
+  } catch (const ConfigError&) {
+    return "";
+  }
 }
 
 CausalLm load_teacher(const EvalFlags& flags, const LoadOptions& options, int64_t vocab_size) {
@@ -46,10 +63,11 @@ void add_text(const EvalFlags& flags, const LoadedModel& loaded, const LoadOptio
   for (const auto& path : flags.data) sources.push_back({.path = path, .format = flags.format});
   auto packing = flags.packing;
   packing.sequence_length = sequence_length(flags, loaded.model->options());
+  packing.chat_template = chat_template(flags, *loaded.tokenizer);
   const TokenDataset data(sources, *loaded.tokenizer, packing);
   auto teacher = load_teacher(flags, options, loaded.model->options().vocab_size);
   const auto scores = score_text(loaded.model, teacher.is_empty() ? nullptr : &teacher, data,
-                                 flags.batch_size, flags.max_sequences);
+                                 flags.batch_size.value_or(kUsualBatch), flags.max_sequences);
   result["text"] = {{"nats_per_token", scores.nats_per_token},
                     {"bits_per_byte", scores.bits_per_byte},
                     {"predictions", scores.predictions},
@@ -70,8 +88,10 @@ void add_choices(const EvalFlags& flags, const LoadedModel& loaded,
 }
 
 void add_pairs(const EvalFlags& flags, const LoadedModel& loaded, nlohmann::ordered_json& result) {
-  const PreferenceDataset pairs(flags.pairs, *loaded.tokenizer, PreferenceOptions{});
-  const auto scores = score_preferences(loaded.model, pairs, flags.batch_size);
+  const PreferenceDataset pairs(flags.pairs, *loaded.tokenizer,
+                                {.chat_template = chat_template(flags, *loaded.tokenizer)});
+  const auto scores =
+      score_preferences(loaded.model, pairs, flags.batch_size.value_or(kUsualBatch));
   result["pairs"] = {
       {"accuracy", scores.accuracy}, {"margin", scores.margin}, {"pairs", scores.pairs}};
 }
@@ -92,13 +112,27 @@ std::string as_table(const nlohmann::ordered_json& result) {
   return out.str();
 }
 
+void evaluate_harness(const EvalFlags& flags) {
+  if (!flags.choices.empty() || !flags.pairs.empty() || !flags.teacher.empty()) {
+    throw ConfigError("--tasks: expected no --choices, --pairs or --teacher beside it");
+  }
+  run_tasks(flags.tasks, {.model = flags.model,
+                          .output = flags.output,
+                          .data = flags.data,
+                          .batch_size = flags.batch_size,
+                          .json = flags.json,
+                          .machine = flags.machine});
+}
+
 void evaluate(const EvalFlags& flags) {
+  if (flags.tasks.wanted()) return evaluate_harness(flags);
   if (flags.data.empty() && flags.choices.empty() && flags.pairs.empty()) {
-    throw ConfigError("eval: expected --data, --choices or --pairs, got none of them");
+    throw ConfigError("eval: expected --tasks, --data, --choices or --pairs, got none of them");
   }
   if (!flags.teacher.empty() && flags.data.empty()) {
     throw ConfigError("--teacher: needs --data, on which both models are compared");
   }
+  install_stop_handlers();
   const auto options = flags.machine.use();
   const auto loaded = load_with_tokenizer(flags.model, options);
   nlohmann::ordered_json result = {{"model", flags.model}};
@@ -111,17 +145,22 @@ void evaluate(const EvalFlags& flags) {
 }
 
 void declare_text(CLI::App* verb, EvalFlags& flags) {
-  verb->add_option("--data", flags.data, "Files or globs of held-out text")->type_name("FILE");
+  verb->add_option("--data", flags.data,
+                   "Files or globs of held-out text; with --tasks the folder of TASK/SPLIT.jsonl")
+      ->type_name("PATH");
   add_enum(verb, "--format", flags.format, "Of the files");
   verb->add_option("--sequence-length", flags.packing.sequence_length,
                    "Tokens of a sequence [the model's longest, at most 2048]")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 30).description(""))
       ->type_name("T");
-  add_enum(verb, "--packing", flags.packing.packing, "Cut anywhere, or one document a sequence");
+  add_enum(verb, "--packing", flags.packing.packing, "How documents are laid into sequences");
   add_enum(verb, "--bos", flags.packing.bos, "Where the first token goes");
   verb->add_flag("--eos,!--no-eos", flags.packing.eos, "End token after each document [on]");
   verb->add_flag("--cross-document", flags.packing.cross_document,
                  "Documents of a sequence see each other");
+  verb->add_option("--chat-template", flags.chat_template,
+                   "Of messages [recognised from the model's files]")
+      ->type_name("NAME");
   verb->add_option("--max-sequences", flags.max_sequences, "Sequences used; 0: all [0]")
       ->check(CLI::NonNegativeNumber.description(""))
       ->type_name("N");
@@ -133,15 +172,20 @@ void declare_text(CLI::App* verb, EvalFlags& flags) {
 
 void add_eval(CLI::App& app, Action& action) {
   auto flags = std::make_shared<EvalFlags>();
-  auto* verb = add_verb(app, "eval", "Held-out text, multiple-choice endings, preference pairs",
-                        "zebra eval models/hybrid --data valid.txt --sequence-length 256 "
+  auto* verb = add_verb(app, "eval",
+                        "Harness tasks, held-out text, multiple-choice endings, preference pairs",
+                        "zebra eval models/hybrid --tasks arc_easy,hellaswag,mmlu --data data/eval "
+                        "--output scores.json\n"
+                        "  zebra eval models/hybrid --data valid.txt --sequence-length 256 "
                         "--teacher models/llama");
   verb->add_option("model", flags->model, "Model folder")->required()->type_name("MODEL");
+  flags->tasks.declare(verb);
   declare_text(verb, *flags);
   verb->add_option("--choices", flags->choices, "JSONL of {context, choices, answer}")
       ->type_name("FILE");
   verb->add_option("--pairs", flags->pairs, "Files of preference pairs")->type_name("FILE");
-  verb->add_option("--batch-size", flags->batch_size, "Sequences in one forward [16]")
+  verb->add_option("--batch-size", flags->batch_size,
+                   "Sequences in one forward [16; of tasks as many as fit]")
       ->check(CLI::PositiveNumber.description(""))
       ->type_name("N");
   verb->add_option("--output", flags->output, "Write the numbers as JSON")->type_name("FILE");

@@ -1,22 +1,14 @@
 // The program: understands the command line, runs one verb, and turns what went wrong into an exit
 // code.
-#include <c10/util/Exception.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <iostream>
-#include <new>
-#include <sstream>
-#include <system_error>
 
 #include "cli/command.h"
+#include "cli/ending.h"
 #include "zebra/error.h"
 
 namespace zebra {
 
 namespace {
-
-constexpr int kDone = 0, kBug = 1, kUserError = 2, kGaveUp = 70, kStopped = 75;
 
 void declare(CLI::App& app, Action& action) {
   app.set_version_flag("--version", "zebra " ZEBRA_VERSION);
@@ -33,64 +25,16 @@ void declare(CLI::App& app, Action& action) {
   add_generate(app, action);
   add_eval(app, action);
   add_data(app, action);
-}
-
-// Every line of the text, so that a recipe's mistakes each stand in a line of their own.
-int tell(const std::string& text, int code) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) std::cerr << "zebra: error: " << line << "\n";
-  return code;
-}
-
-int tell_bug(const std::string& text) {
-  std::cerr << "zebra: internal error: " << text
-            << "\nThis is a bug in zebra; please report it with the command and this text.\n";
-  return kBug;
-}
-
-// The disk's and the memory's errors are the user's; any other is ours.
-int tell_system(const std::system_error& error) {
-  const auto code = error.code();
-  const bool system =
-      code.category() == std::system_category() || code.category() == std::generic_category();
-  if (system && code.value() != EINVAL && code.value() != EFAULT && code.value() != EBADF) {
-    return tell(error.what(), kUserError);
-  }
-  return tell_bug(error.what());
-}
-
-int tell_memory() {
-  return tell("out of memory: use a smaller batch, sequence or model, or a larger machine",
-              kUserError);
-}
-
-int tell_torch(const c10::Error& error) {
-  const std::string text = error.what_without_backtrace();
-  if (text.find("can't allocate memory") != std::string::npos) return tell_memory();
-  return tell_bug(text);
+  add_chat(app, action);
+  add_bench(app, action);
 }
 
 int run_action(const Action& action) {
   try {
     action();
     return kDone;
-  } catch (const ConfigError& error) {
-    return tell(error.what(), kUserError);
-  } catch (const StoppedError& error) {
-    std::cerr << "zebra: stopped: " << error.what() << "\n";
-    return kStopped;
-  } catch (const GaveUpError& error) {
-    return tell(error.what(), kGaveUp);
-  } catch (const c10::OutOfMemoryError&) {
-    return tell_memory();
-  } catch (const c10::Error& error) {
-    return tell_torch(error);
-  } catch (const std::bad_alloc&) {
-    return tell_memory();
-  } catch (const std::system_error& error) {
-    return tell_system(error);
-  } catch (const std::exception& error) {
-    return tell_bug(error.what());
+  } catch (...) {
+    return tell(ending_of(std::current_exception()));
   }
 }
 
@@ -117,7 +61,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    return tell(parse_mistake(app, argc > 1 ? argv[1] : "", error), kUserError);
+    return tell({kUserError, parse_mistake(app, argc > 1 ? argv[1] : "", error)});
   }
   return run_action(action);
 }

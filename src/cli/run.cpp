@@ -1,7 +1,9 @@
 // zebra run, zebra validate
 #include "base/file.h"
 #include "cli/command.h"
+#include "cli/ranks.h"
 #include "train/summary.h"
+#include "zebra/error.h"
 #include "zebra/recipe.h"
 #include "zebra/trainer.h"
 
@@ -13,17 +15,37 @@ struct RunFlags {
   std::string recipe;
   std::vector<std::string> overrides;
   RunOptions options;
-  int64_t threads = 0;
+  int64_t threads = 0, nproc = 0;
   bool json = false;
 };
 
-void run(const RunFlags& flags) {
+void run_and_print(const RunFlags& flags, Group& group) {
   auto recipe = read_recipe(flags.recipe, flags.overrides);
   if (flags.threads > 0) recipe.threads = flags.threads;
-  run_recipe(recipe, flags.options);
-  if (!std::filesystem::exists(summary_path(recipe.output))) return;
+  run_recipe(recipe, flags.options, group);
+  if (!group.leads() || !std::filesystem::exists(summary_path(recipe.output))) return;
   print(flags.json ? read_file(summary_path(recipe.output))
                    : summary_table(read_summary(recipe.output)));
+}
+
+// The sizes that --nproc may fall back to when ranks are lost, the wanted one first.
+RankOptions rank_options(const RunFlags& flags) {
+  if (flags.nproc == 0) return {};
+  const auto recipe = read_recipe(flags.recipe, flags.overrides);
+  RankOptions ranks{.nproc = flags.nproc, .max_restarts = recipe.parallel.max_restarts};
+  for (int64_t size = flags.nproc; size >= 1; --size) {
+    if (ranks_divide(recipe, size)) ranks.sizes.push_back(size);
+  }
+  if (ranks.sizes.empty() || ranks.sizes[0] != flags.nproc) {
+    throw ConfigError(
+        str("--nproc: expected a number that divides the batch_size of every stage, got ",
+            flags.nproc));
+  }
+  return ranks;
+}
+
+void run(const RunFlags& flags) {
+  run_on_ranks(rank_options(flags), [&](Group& group) { run_and_print(flags, group); });
 }
 
 }  // namespace
@@ -43,6 +65,10 @@ void add_run(CLI::App& app, Action& action) {
   add_overrides(verb, flags->overrides);
   verb->add_option("--root", flags->options.root, "Where relative model and data paths start [.]")
       ->type_name("DIR");
+  verb->add_option("--nproc", flags->nproc,
+                   "Start this many ranks on this machine, and start them again when one is lost")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
   verb->add_flag("--fresh", flags->options.fresh, "Discard what the run folder holds");
   verb->add_option("--threads", flags->threads, "CPU threads, instead of the recipe's")
       ->check(CLI::NonNegativeNumber.description(""))

@@ -1,5 +1,6 @@
 #include "base/file.h"
 #include "base/rng.h"
+#include "base/signals.h"
 #include "convert/save.h"
 #include "convert/weights.h"
 #include "zebra/convert.h"
@@ -48,6 +49,7 @@ at::Tensor streamed_logits(const ModelFolder& folder, const at::Tensor& input_id
   at::Tensor hidden =
       torch::embedding(folder.read(kEmbedding), input_ids).to(at::kFloat);  // (1, T, D)
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
+    throw_if_stopped(folder.path().string());
     CausalLm one(one_layer(options, layer, /*vocab_size=*/1));
     fill(*one->block(0), layer_prefix(layer), folder, {.dtype = at::kFloat});
     const auto context = one->context(input_ids, /*segments=*/{}, /*offset=*/0);

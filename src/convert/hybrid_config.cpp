@@ -207,8 +207,6 @@ ModelOptions read_eco_mla_configs(const fs::path& folder, ModelOptions llama) {
   return options;
 }
 
-namespace {
-
 std::vector<int64_t> layers_of(const ModelOptions& options, MixerKind kind) {
   std::vector<int64_t> layers;
   for (int64_t i = 0; i < options.num_layers(); ++i) {
@@ -216,6 +214,8 @@ std::vector<int64_t> layers_of(const ModelOptions& options, MixerKind kind) {
   }
   return layers;
 }
+
+namespace {
 
 void require_equal(const char* what, int64_t got, int64_t expected) {
   if (got == expected) return;

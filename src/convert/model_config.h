@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <vector>
 
 #include "base/json.h"
 #include "zebra/model.h"
@@ -21,6 +22,9 @@ ModelOptions read_hybrid_config(const std::filesystem::path& file, ModelOptions 
 
 // The same model with the layers that X-EcoMLA's two files say.
 ModelOptions read_eco_mla_configs(const std::filesystem::path& folder, ModelOptions llama);
+
+// Which layers are of this kind, ascending.
+std::vector<int64_t> layers_of(const ModelOptions& options, MixerKind kind);
 
 nlohmann::ordered_json llama_config(const ModelOptions& options, at::ScalarType dtype);
 // ConfigError for what the file cannot say.

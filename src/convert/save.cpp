@@ -27,10 +27,13 @@ void check_replaceable(const fs::path& folder) {
 }
 
 void copy_tokenizer(const fs::path& from, const fs::path& to) {
-  if (fs::is_regular_file(from)) return copy_file_atomic(from, to / "tokenizer.model");
+  if (fs::is_regular_file(from)) {
+    const bool json = from.extension() == ".json";
+    return copy_file_atomic(from, to / (json ? "tokenizer.json" : "tokenizer.model"));
+  }
   for (const char* name :
        {"tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-        "generation_config.json", "chat_template.jinja"}) {
+        "added_tokens.json", "generation_config.json", "chat_template.jinja"}) {
     if (fs::exists(from / name)) copy_file_atomic(from / name, to / name);
   }
 }

@@ -1,3 +1,4 @@
+#include "data/records.h"
 #include "data/sources.h"
 #include "zebra/dataset.h"
 #include "zebra/error.h"

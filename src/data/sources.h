@@ -1,4 +1,4 @@
-// Reading documents from the file formats of SourceFormat.
+// What the records of a source hold: JSON values, messages.
 #pragma once
 
 #include <filesystem>
@@ -6,17 +6,10 @@
 #include <vector>
 
 #include "base/json.h"
+#include "zebra/chat_template.h"
 #include "zebra/dataset.h"
 
 namespace zebra {
-
-// A whole file that must be UTF-8. A leading byte order mark is dropped, and lines end in \n
-// whatever they ended in (\r\n, \r). Anything else is a ConfigError that names the file and the
-// offset of the first wrong byte.
-std::string read_text(const std::filesystem::path& file);
-
-// The file `pattern` names, or all files that the glob matches, sorted. None is a ConfigError.
-std::vector<std::filesystem::path> expand_glob(const std::string& pattern);
 
 // One JSON value of a file, and where it stands: "file:12" or, in an array, "file: item 12".
 struct JsonRecord {
@@ -26,19 +19,32 @@ struct JsonRecord {
 // JSON lines, blank ones left out, or the items of one JSON array.
 std::vector<JsonRecord> read_json_records(const std::filesystem::path& file);
 
-struct Message {
-  std::string role;  // system, user or assistant
-  std::string content;
-  bool operator==(const Message&) const = default;
-};
 // A list of {role, content} or {from, value}; `where` begins the error text.
-std::vector<Message> parse_messages(const json& list, const std::string& where);
-Message parse_message(const json& item, const std::string& where);
+std::vector<ChatMessage> parse_messages(const json& list, const std::string& where);
+ChatMessage parse_message(const json& item, const std::string& where);
 
-// "System: ...", "User: ...", "Assistant: ...", one message a line. No chat template.
-std::string render_plain(const std::vector<Message>& messages);
+// A preference pair as text.
+struct TextPair {
+  std::string prompt, chosen, rejected;
+};
+// The shapes are those of PreferenceDataset. Message lists are shown by the template, which may be
+// nullptr as long as there are none.
+TextPair parse_pair(const JsonRecord& record, const ChatTemplate* chat);
 
-// The documents of a source in file order, none empty.
-std::vector<std::string> read_documents(const SourceOptions& source);
+// A record of messages with nothing to show them.
+[[noreturn]] void fail_template(const std::string& where);
+
+// The text that follows a prompt, and its ids: what it adds to the prompt's ids, or its own where
+// the tokenizer joins the two.
+std::vector<int64_t> encode_answer(const Tokenizer& tokenizer, const std::string& prompt,
+                                   const std::string& answer);
+
+// A prompt and its continuation as the template shows them. ConfigErrors begin with `where`; one
+// says that there is no template (nullptr).
+struct ChatTurn {
+  std::string prompt, answer;
+};
+ChatTurn render_turn(const ChatTemplate* chat, const std::vector<ChatMessage>& before,
+                     const std::vector<ChatMessage>& answer, const std::string& where);
 
 }  // namespace zebra

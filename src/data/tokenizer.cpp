@@ -1,76 +1,53 @@
-#include <sentencepiece_processor.h>
+#include "zebra/tokenizer.h"
 
 #include "base/file.h"
+#include "data/harness_tokenizer.h"
+#include "data/tokenizer/bpe_tokenizer.h"
 #include "zebra/error.h"
-#include "zebra/tokenizer.h"
 
 namespace zebra {
 namespace {
 
-// sentencepiece keeps no state between calls of its const methods, so one object serves all
-// threads.
-class SentencePieceTokenizer final : public Tokenizer {
- public:
-  explicit SentencePieceTokenizer(const std::filesystem::path& file) {
-    const auto status = processor_.LoadFromSerializedProto(read_file(file));
-    if (!status.ok() || processor_.GetPieceSize() <= 0) {
-      throw ConfigError(
-          str(file.string(), ": expected a SentencePiece model, got a file that does not load"));
-    }
-  }
+namespace fs = std::filesystem;
 
-  std::vector<int64_t> encode(std::string_view text) const override {
-    std::vector<int> ids;
-    check("tokenizer.encode", processor_.Encode(text, &ids));
-    return {ids.begin(), ids.end()};
-  }
+std::unique_ptr<Tokenizer> read_tokenizer(TokenizerFiles files, Spaces spaces) {
+  if (files.file.extension() == ".json") return read_json_tokenizer(std::move(files));
+  const auto bytes = read_file(files.file);
+  if (looks_like_ranks(bytes)) return read_ranks_tokenizer(std::move(files), bytes);
+  return read_sentencepiece_tokenizer(std::move(files), bytes, spaces);
+}
 
-  std::string decode(const std::vector<int64_t>& ids) const override {
-    for (const auto id : ids) check_id("tokenizer.decode", id);
-    std::string text;
-    check("tokenizer.decode", processor_.Decode(std::vector<int>(ids.begin(), ids.end()), &text));
-    return text;
-  }
-
-  int64_t vocab_size() const override { return processor_.GetPieceSize(); }
-  int64_t bos_id() const override { return processor_.bos_id(); }
-  int64_t eos_id() const override { return processor_.eos_id(); }
-
-  std::string piece(int64_t id) const override {
-    check_id("tokenizer.piece", id);
-    return processor_.IdToPiece(static_cast<int>(id));
-  }
-
- private:
-  void check_id(const char* subject, int64_t id) const {
-    TORCH_CHECK(id >= 0 && id < vocab_size(), subject, ": expected ids in [0, ", vocab_size(),
-                "), got ", id);
-  }
-
-  static void check(const char* subject, const sentencepiece::util::Status& status) {
-    TORCH_CHECK(status.ok(), subject, ": ", status.ToString());
-  }
-
-  sentencepiece::SentencePieceProcessor processor_;
-};
-
-}  // namespace
-
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder_or_file) {
-  namespace fs = std::filesystem;
+std::unique_ptr<Tokenizer> load(const fs::path& folder_or_file, Spaces spaces) {
   if (!fs::exists(folder_or_file)) {
     throw ConfigError(str("tokenizer: expected a model folder or a tokenizer file, got ",
                           folder_or_file.string(), ", which does not exist"));
   }
   if (!fs::is_directory(folder_or_file)) {
-    return std::make_unique<SentencePieceTokenizer>(folder_or_file);
+    return read_tokenizer(read_tokenizer_files(folder_or_file, /*folder=*/{}), spaces);
   }
-  const auto file = folder_or_file / "tokenizer.model";
-  if (fs::exists(file)) return std::make_unique<SentencePieceTokenizer>(file);
-  const bool json = fs::exists(folder_or_file / "tokenizer.json");
-  throw ConfigError(str("tokenizer: looked for tokenizer.model in ", folder_or_file.string(),
-                        ", found ",
-                        json ? "only tokenizer.json, which is not supported" : "nothing"));
+  for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
+    const auto file = folder_or_file / name;
+    if (fs::exists(file)) return read_tokenizer(read_tokenizer_files(file, folder_or_file), spaces);
+  }
+  throw ConfigError(str("tokenizer: looked for tokenizer.json and tokenizer.model in ",
+                        folder_or_file.string(), ", found neither"));
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& folder_or_file) {
+  return load(folder_or_file, Spaces::kAsInFile);
+}
+
+std::unique_ptr<Tokenizer> load_harness_tokenizer(const fs::path& folder) {
+  return load(folder, Spaces::kKept);
+}
+
+std::vector<int64_t> encode_with_bos(const Tokenizer& tokenizer, std::string_view text) {
+  auto ids = tokenizer.encode(text);
+  const int64_t bos = tokenizer.bos_id();
+  if (tokenizer.adds_bos() && (ids.empty() || ids[0] != bos)) ids.insert(ids.begin(), bos);
+  return ids;
 }
 
 }  // namespace zebra

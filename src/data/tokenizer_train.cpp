@@ -3,7 +3,7 @@
 #include <sentencepiece_trainer.h>
 
 #include "base/file.h"
-#include "data/sources.h"
+#include "data/records.h"
 #include "zebra/error.h"
 
 namespace zebra {

@@ -18,13 +18,18 @@ int64_t evaluation_chunk(int64_t vocab_size) {
   return std::clamp<int64_t>(kMaxLogits / vocab_size, 1, kMaxTokens);
 }
 
+void check_vocabulary(const char* what, const std::vector<int64_t>& ids, int64_t vocab_size) {
+  const auto outside =
+      std::find_if(ids.begin(), ids.end(), [&](int64_t id) { return id < 0 || id >= vocab_size; });
+  if (outside == ids.end()) return;
+  throw ConfigError(str(what, ": expected token ids in [0, ", vocab_size, "), got ", *outside,
+                        " at position ", outside - ids.begin()));
+}
+
 void check_vocabulary(const char* what, const at::Tensor& ids, int64_t vocab_size) {
-  const auto flat = ids.flatten();
-  const auto outside = flat.lt(0).logical_or(flat.ge(vocab_size)).nonzero();
-  if (outside.size(0) == 0) return;
-  const auto position = outside[0][0].item<int64_t>();
-  throw ConfigError(str(what, ": expected token ids in [0, ", vocab_size, "), got ",
-                        flat[position].item<int64_t>(), " at position ", position));
+  const auto flat = ids.flatten().to(torch::kCPU, torch::kLong).contiguous();
+  const auto* begin = flat.data_ptr<int64_t>();
+  check_vocabulary(what, std::vector<int64_t>(begin, begin + flat.numel()), vocab_size);
 }
 
 at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::Tensor& targets,
@@ -36,7 +41,10 @@ at::Tensor row_log_probs(CausalLm model, const at::Tensor& input_ids, const at::
   const auto nll = token_nll(hidden.index_select(0, asked), model->head_weight(),
                              flat.index_select(0, asked), chunk_tokens);  // (M)
   const auto rows = asked.div(T, /*rounding_mode=*/"floor");              // (M)
-  return torch::zeros({B}, nll.options()).index_add(0, rows, -nll);       // (B)
+  // DPO takes differences of these sums, which are far smaller than the sums: float32 would lose
+  // what it learns from.
+  const auto exact = nll.to(torch::kDouble);
+  return torch::zeros({B}, exact.options()).index_add(0, rows, -exact);  // (B)
 }
 
 }  // namespace zebra

@@ -1,6 +1,7 @@
 // Log-probabilities of chosen and rejected answers.
 #include <algorithm>
 
+#include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -21,6 +22,7 @@ PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pair
   const int64_t chunk = evaluation_chunk(model->options().vocab_size);
   double right = 0, margin = 0;
   for (int64_t first = 0; first < pairs.size(); first += batch_size) {
+    throw_if_stopped("eval: preference pairs");
     const int64_t count = std::min(batch_size, pairs.size() - first);
     auto batch = pairs.sequential(first, count);
     check_vocabulary("preference pairs", batch.input_ids, model->options().vocab_size);

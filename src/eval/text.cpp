@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -59,11 +60,11 @@ Sums score_batch(CausalLm& model, CausalLm* teacher, const Batch& batch) {
   const auto ids = batch.input_ids.to(device);
   const bool packed = batch.segments.defined();
   const auto segments = packed ? batch.segments.to(device) : at::Tensor();
-  at::Tensor text;  // indices of the tokens that are not padding; undefined: all
-  if (packed) text = batch.loss_mask.flatten().nonzero().squeeze(1).to(device);
+  at::Tensor text;  // indices of the tokens that carry a loss; undefined: all
+  if (!batch.loss_everywhere) text = batch.loss_mask.flatten().nonzero().squeeze(1).to(device);
   const auto rows_of = [&](const at::Tensor& values) {  // (B, T, ...) -> (M, ...)
     const auto flat = values.flatten(0, 1);
-    return packed ? flat.index_select(0, text) : flat;
+    return text.defined() ? flat.index_select(0, text) : flat;
   };
   TokenRows rows;
   rows.hidden = rows_of(model->forward(ids, segments));
@@ -98,6 +99,7 @@ TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& dat
   TextScores scores;
   auto sums = zero_sums(model->head_weight().device());
   for (int64_t first = 0; first < sequences; first += batch_size) {
+    throw_if_stopped("eval: held-out text");
     const auto batch = data.sequential(first, std::min(batch_size, sequences - first));
     check_vocabulary("held-out text", batch.input_ids, model->options().vocab_size);
     scores.positions += batch.loss_mask.sum(torch::kDouble).item<int64_t>();
@@ -111,7 +113,7 @@ TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& dat
   const double bytes =
       static_cast<double>(data.bytes()) * positions / static_cast<double>(data.tokens());
   scores.nats_per_token = nats / static_cast<double>(scores.predictions);
-  scores.bits_per_byte = nats / std::numbers::ln2 / bytes;
+  scores.bits_per_byte = bytes > 0 ? nats / std::numbers::ln2 / bytes : 0;
   scores.kl_per_token = sums[1].item<double>() / positions;
   scores.top1_agreement = sums[2].item<double>() / positions;
   return scores;

@@ -84,15 +84,28 @@ at::Tensor stacked_rows(const Mamba2Impl& mamba2, const MixerInit& from, bool bi
   return at::cat({random("z", NP).to(dtype), v, k, q, random("dt", o.num_heads).to(dtype)}, 0);
 }
 
-void init_inner(Mamba2Impl& mamba2, const LayerRandom& random, const at::Tensor& like) {
-  const Mamba2Options& o = mamba2.options();
-  const double bound = 1.0 / std::sqrt(static_cast<double>(o.d_conv));
+void init_random_convolution(Mamba2Impl& mamba2, const LayerRandom& random,
+                             const at::Tensor& like) {
+  const double bound = 1.0 / std::sqrt(static_cast<double>(mamba2.options().d_conv));
   put(mamba2.conv_weight,
       random.uniform("mamba.conv1d.weight", mamba2.conv_weight.sizes(), -bound, bound), like);
   if (mamba2.conv_bias.defined()) {
     put(mamba2.conv_bias,
         random.uniform("mamba.conv1d.bias", mamba2.conv_bias.sizes(), -bound, bound), like);
   }
+}
+
+// Each channel passes its own newest value on; the random taps of the published start mix every
+// value with those of three tokens before.
+void init_identity_convolution(Mamba2Impl& mamba2, const at::Tensor& like) {
+  auto taps = torch::zeros(mamba2.conv_weight.sizes());  // (C, 1, K)
+  taps.select(-1, -1).fill_(1);
+  put(mamba2.conv_weight, taps, like);
+  if (mamba2.conv_bias.defined()) put(mamba2.conv_bias, at::zeros_like(mamba2.conv_bias), like);
+}
+
+void init_inner(Mamba2Impl& mamba2, const LayerRandom& random, const at::Tensor& like) {
+  const Mamba2Options& o = mamba2.options();
   put(mamba2.norm->weight, at::ones_like(mamba2.norm->weight), like);
   // These stay exact in models of 16 bits.
   const bool reduced = at::isReducedFloatingType(like.scalar_type());
@@ -121,6 +134,11 @@ void init_mixer(Mamba2Impl& mamba2, const MixerInit& from, InitOptions::Mamba2 h
   check_mamba2(mamba2.options(), from);
   const at::Tensor& like = from.base.q_proj->weight;
   init_inner(mamba2, from.random, like);
+  if (how == InitOptions::Mamba2::kAttentionIdentity) {
+    init_identity_convolution(mamba2, like);
+  } else {
+    init_random_convolution(mamba2, from.random, like);
+  }
   if (how == InitOptions::Mamba2::kRandom) return fill_random(mamba2, from.random, like);
   put(mamba2.in_proj->weight, stacked_rows(mamba2, from, /*bias=*/false), like);
   put(mamba2.out_proj->weight, from.base.o_proj->weight, like);

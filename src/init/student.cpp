@@ -1,4 +1,5 @@
 #include "base/rng.h"
+#include "base/signals.h"
 #include "init/mixers.h"
 #include "zebra/error.h"
 
@@ -109,6 +110,7 @@ InitResult init_student(const CausalLm& base, const ModelOptions& options,
   InitResult result;
   std::vector<Block> blocks;
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
+    throw_if_stopped(str("init: layer ", layer));
     const MixerInit from{.base = attention_of(base->block(layer)),
                          .base_kv_heads = base->options().num_kv_heads,
                          .random = {.seed = init.seed, .layer = layer}};
@@ -129,6 +131,7 @@ std::vector<std::optional<MlaRanks>> energy_ranks(const CausalLm& base, const Ml
   };
   std::vector<std::optional<MlaRanks>> ranks(static_cast<size_t>(L));
   for (int64_t layer = 0; layer < L; ++layer) {
+    throw_if_stopped(str("init: energies of layer ", layer));
     if (energy.fixed_ends && (layer == 0 || layer == L - 1)) continue;
     const AttentionWeights weights = weights_of(attention_of(base->block(layer)));
     MlaRanks own{.q_lora_rank = options.q_lora_rank, .kv_lora_rank = options.kv_lora_rank};

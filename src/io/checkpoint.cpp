@@ -1,85 +1,30 @@
+// The writing side of checkpoints: shards, manifest, commit, retention.
 #include "zebra/checkpoint.h"
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <charconv>
-#include <cinttypes>
-#include <nlohmann/json.hpp>
+#include <chrono>
+#include <tuple>
 
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "io/checkpoint_files.h"
+#include "io/checkpoint_read.h"
+#include "io/safetensors_header.h"
 #include "zebra/error.h"
-#include "zebra/safetensors.h"
 
 namespace zebra {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 namespace {
 
-constexpr int64_t kFormat = 1;
-constexpr const char* kTensors = "tensors.safetensors";
-constexpr const char* kState = "state.json";
-constexpr const char* kManifest = "manifest.json";
-constexpr const char* kCommit = "COMMIT";
-constexpr const char* kStep = "step-";
-constexpr const char* kTemporary = "tmp-";  // what crashes leave behind begins with it
-
-// What keeps a checkpoint from being used; the text goes into a warning.
-class Damage : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
-
-// A committed checkpoint. A step that is saved again becomes a new folder with the next revision.
-struct Entry {
-  int64_t step = 0, revision = 0;
-  auto operator<=>(const Entry&) const = default;
-};
-
-// "step-00000120", later "step-00000120.1"
-std::string folder_name(const Entry& entry) {
-  std::string digits = std::to_string(entry.step);
-  if (digits.size() < 8) digits.insert(0, 8 - digits.size(), '0');
-  return kStep + digits + (entry.revision > 0 ? str(".", entry.revision) : "");
-}
-
-std::optional<Entry> parse_folder_name(const std::string& name) {
-  const std::string start = kStep;
-  if (name.compare(0, start.size(), start) != 0) return std::nullopt;
-  Entry entry;
-  const char* const end = name.data() + name.size();
-  auto [at, error] = std::from_chars(name.data() + start.size(), end, entry.step);
-  if (error == std::errc() && at != end && *at == '.') {
-    const auto rest = std::from_chars(at + 1, end, entry.revision);
-    at = rest.ptr;
-    error = rest.ec;
-  }
-  // Only names that we would give, so that a copy such as step-7.bak is left alone.
-  if (error != std::errc() || at != end || folder_name(entry) != name) return std::nullopt;
-  return entry;
-}
-
-std::vector<Entry> committed(const fs::path& folder) {
-  std::vector<Entry> entries;
-  if (!fs::exists(folder)) return entries;
-  for (const auto& item : fs::directory_iterator(folder)) {
-    const auto entry = parse_folder_name(item.path().filename().string());
-    if (entry && item.is_directory()) entries.push_back(*entry);
-  }
-  std::sort(entries.begin(), entries.end());
-  return entries;
-}
-
-std::string hex(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016" PRIx64, value);
-  return text;
-}
-
 // Under a temporary name first: a removal that is cut short leaves nothing that looks committed.
-void remove_committed(const fs::path& folder, const Entry& entry) {
+void remove_committed(const fs::path& folder, const CheckpointEntry& entry) {
   const fs::path doomed = folder / (kTemporary + folder_name(entry) + "-old");
   fs::remove_all(doomed);
   fs::rename(folder / folder_name(entry), doomed);
@@ -87,167 +32,349 @@ void remove_committed(const fs::path& folder, const Entry& entry) {
 }
 
 void remove_leftovers(const fs::path& folder) {
-  const std::string start = kTemporary;
   std::vector<fs::path> leftovers;
   for (const auto& item : fs::directory_iterator(folder)) {
-    if (item.path().filename().string().compare(0, start.size(), start) == 0) {
-      leftovers.push_back(item.path());
-    }
+    if (item.path().filename().string().starts_with(kTemporary)) leftovers.push_back(item.path());
   }
   for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
-Json manifest_of(const fs::path& folder, int64_t step) {
-  Json files = Json::object();
-  for (const char* name : {kTensors, kState}) {
-    const fs::path path = folder / name;
-    files[name] = {{"bytes", fs::file_size(path)}, {"xxh3", hex(hash_file(path))}};
-  }
-  return {{"format", kFormat}, {"step", step}, {"files", std::move(files)}};
-}
-
 std::string state_text(const Checkpoint& checkpoint) {
   try {
-    return Json(checkpoint.state).dump(2) + "\n";
-  } catch (const Json::exception&) {
+    return json(checkpoint.state).dump(2) + "\n";
+  } catch (const json::exception&) {
     throw std::invalid_argument("checkpoint state: expected text in UTF-8");
   }
 }
 
-// Everything a checkpoint consists of, synced.
-void write_contents(const fs::path& folder, const Checkpoint& checkpoint) {
-  write_safetensors(folder / kTensors, checkpoint.tensors);
-  write_file_atomic(folder / kState, state_text(checkpoint));
-  write_file_atomic(folder / kManifest, manifest_of(folder, checkpoint.step).dump(2) + "\n");
-  write_file_atomic(folder / kCommit, hex(hash_file(folder / kManifest)) + "\n");
-  fsync_folder(folder);
-}
-
-// Makes the checkpoint appear in `folder`, whole or not at all.
-void commit(const fs::path& folder, const Checkpoint& checkpoint,
-            const std::vector<Entry>& others) {
-  Entry entry{.step = checkpoint.step};
-  for (const Entry& other : others) {
-    if (other.step == entry.step) entry.revision = other.revision + 1;
-  }
-  const fs::path temporary = folder / (kTemporary + folder_name(entry));
-  try {
-    fs::create_directory(temporary);
-    write_contents(temporary, checkpoint);
-    fs::rename(temporary, folder / folder_name(entry));  // the commit
-  } catch (...) {
-    std::error_code ignored;  // the first error is the one to report
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
-  fsync_folder(folder);
+// Whether a step stays for good.
+bool permanent(int64_t step, int64_t keep_every) {
+  return keep_every > 0 && step % keep_every == 0;
 }
 
 // Which of the `others` go once `step` is committed. Later ones belong to a future that was given
 // up (damaged, or not resumed from): left in place they would be taken for the newest.
-std::vector<Entry> outdated(const std::vector<Entry>& others, int64_t step, int64_t keep) {
-  std::vector<Entry> earlier, result;
-  for (const Entry& other : others) (other.step < step ? earlier : result).push_back(other);
-  const auto room = static_cast<size_t>(keep - 1);
+std::vector<CheckpointEntry> outdated(const std::vector<CheckpointEntry>& others, int64_t step,
+                                      const CheckpointOptions& options) {
+  std::vector<CheckpointEntry> earlier, result;
+  for (const auto& other : others) {
+    if (other.step >= step) {
+      result.push_back(other);
+    } else if (!permanent(other.step, options.keep_every)) {
+      earlier.push_back(other);
+    }
+  }
+  const auto room = static_cast<size_t>(options.keep - 1);
   const size_t surplus = earlier.size() > room ? earlier.size() - room : 0;
   result.insert(result.end(), earlier.begin(), earlier.begin() + static_cast<int64_t>(surplus));
   return result;
 }
 
-void check_file(const fs::path& path, uint64_t bytes, const std::string& xxh3) {
-  std::error_code error;
-  const auto size = fs::file_size(path, error);
-  if (error) throw Damage(str(path.filename().string(), ": ", error.message()));
-  if (size != bytes) {
-    throw Damage(str(path.filename().string(), ": expected ", bytes, " bytes, got ", size));
+// What a rank says of the shard that it wrote: {"bytes", "xxh3", "pieces": [...]}, or {"error"}.
+json write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces) {
+  NamedInfos infos;
+  json told = json::array();
+  for (const auto& piece : pieces) {
+    const auto dtype = piece.values.scalar_type();
+    infos.push_back(
+        {piece_key(piece.name, piece.begin), {.dtype = dtype, .shape = {piece.values.numel()}}});
+    told.push_back({piece.name, dtype_name(dtype, piece.name), piece.shape, piece.begin,
+                    piece.begin + piece.values.numel()});
   }
-  const std::string got = hex(hash_file(path));
-  if (got != xxh3) {
-    throw Damage(str(path.filename().string(), ": expected hash ", xxh3, ", got ", got));
+  OutputFile file(path);
+  Hasher hasher;
+  uint64_t bytes = 0;
+  const auto put = [&](const void* data, size_t count) {
+    file.write(data, count);
+    hasher.add_bytes(data, count);
+    bytes += count;
+  };
+  const std::string header = make_safetensors_header(infos, {{"format", "pt"}});
+  put(header.data(), header.size());
+  for (const auto& piece : pieces) {
+    const at::Tensor values = piece.values.to(at::kCPU).contiguous();
+    put(values.data_ptr(), values.nbytes());
+  }
+  file.commit();
+  return {{"bytes", bytes}, {"xxh3", hex16(hasher.value())}, {"pieces", std::move(told)}};
+}
+
+// The pieces of a tensor must lie one after another without a gap.
+void check_cover(const std::string& name, const Manifest::Tensor& tensor) {
+  int64_t at = 0;
+  for (const auto& piece : tensor.pieces) {
+    if (piece.begin != at) {
+      throw std::logic_error(str("checkpoint: tensor '", name, "': expected a piece from element ",
+                                 at, ", got one from ", piece.begin));
+    }
+    at = piece.end;
+  }
+  if (at != element_count(tensor.info.shape)) {
+    throw std::logic_error(str("checkpoint: tensor '", name, "': expected pieces up to element ",
+                               element_count(tensor.info.shape), ", got up to ", at));
   }
 }
 
-std::string existing_text(const fs::path& path) {
-  if (!fs::is_regular_file(path)) throw Damage(str(path.filename().string(), ": missing"));
-  return read_file(path);
+Manifest merge(const std::vector<json>& shards, int64_t step) {
+  Manifest manifest;
+  manifest.step = step;
+  manifest.world = static_cast<int64_t>(shards.size());
+  for (int64_t rank = 0; rank < manifest.world; ++rank) {
+    const json& shard = shards[static_cast<size_t>(rank)];
+    const std::string file = shard_file(rank, manifest.world);
+    manifest.files[file] = {.bytes = shard.at("bytes").get<uint64_t>(),
+                            .xxh3 = shard.at("xxh3").get<std::string>()};
+    for (const json& told : shard.at("pieces")) {
+      const TensorInfo info{.dtype = dtype_of_name(told.at(1).get<std::string>(), "checkpoint"),
+                            .shape = told.at(2).get<std::vector<int64_t>>()};
+      auto& tensor = manifest.tensors[told.at(0).get<std::string>()];
+      if (!tensor.pieces.empty() &&
+          (tensor.info.dtype != info.dtype || tensor.info.shape != info.shape)) {
+        throw std::logic_error(str("checkpoint: tensor '", told.at(0).get<std::string>(),
+                                   "': ranks differ in its dtype or shape"));
+      }
+      tensor.info = info;
+      tensor.pieces.push_back(
+          {.begin = told.at(3).get<int64_t>(), .end = told.at(4).get<int64_t>(), .file = file});
+    }
+  }
+  for (auto& [name, tensor] : manifest.tensors) {
+    std::sort(tensor.pieces.begin(), tensor.pieces.end(), [](const auto& a, const auto& b) {
+      return std::tie(a.begin, a.end) < std::tie(b.begin, b.end);
+    });
+    check_cover(name, tensor);
+  }
+  return manifest;
 }
 
-Checkpoint read_verified(const fs::path& folder, int64_t step) {
-  const std::string commit = existing_text(folder / kCommit);
-  const std::string manifest = existing_text(folder / kManifest);
-  const std::string hash = hex(hash_file(folder / kManifest));
-  if (commit != hash + "\n") throw Damage(str(kManifest, ": hash is not that of ", kCommit));
-  const Json json = Json::parse(manifest);
-  if (json.at("format").get<int64_t>() != kFormat) {
-    throw Damage(str(kManifest, ": expected format ", kFormat, ", got ", json.at("format").dump()));
+FileFacts write_small(const fs::path& path, const std::string& text) {
+  write_file_atomic(path, text);
+  return {.bytes = text.size(), .xxh3 = hex16(hash_string(text))};
+}
+
+// Everything beside the shards, synced.
+void write_manifest(const fs::path& folder, Manifest manifest, const std::string& state) {
+  manifest.files[kState] = write_small(folder / kState, state);
+  const std::string text = manifest.to_json().dump(1) + "\n";
+  write_small(folder / kManifest, text);
+  write_small(folder / kCommit, hex16(hash_string(text)) + "\n");
+  fsync_folder(folder);
+}
+
+// One phase of a save: does `work` on this rank, tells the others what came of it, and throws on
+// every rank what went wrong on any. The first word of a text says which it is.
+std::vector<std::string> together(const RankExchange& ranks, const fs::path& folder,
+                                  const std::function<std::string()>& work) {
+  std::string told;
+  std::exception_ptr own;
+  try {
+    told = "ok " + work();
+  } catch (const std::system_error& error) {  // also std::filesystem's
+    told = str("refused ", folder.string(), ": checkpoint cannot be written: ", error.what());
+  } catch (const ConfigError& error) {
+    told = str("refused ", error.what());
+  } catch (const std::exception& error) {
+    own = std::current_exception();
+    told = str("failed ", error.what());
   }
-  Checkpoint checkpoint;
-  checkpoint.step = json.at("step").get<int64_t>();
-  if (checkpoint.step != step) {
-    throw Damage(str(kManifest, ": expected step ", step, ", got ", checkpoint.step));
+  auto all = ranks(told);
+  if (own) std::rethrow_exception(own);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank].starts_with("ok ")) {
+      all[rank].erase(0, 3);
+      continue;
+    }
+    const bool refused = all[rank].starts_with("refused ");
+    const std::string text = all[rank].substr(all[rank].find(' ') + 1);
+    const std::string where = all.size() > 1 ? str("rank ", rank, ": ") : "";
+    if (refused) throw ConfigError(where + text);
+    throw std::runtime_error(where + text);
   }
-  for (const auto& [name, facts] : json.at("files").items()) {
-    check_file(folder / name, facts.at("bytes").get<uint64_t>(),
-               facts.at("xxh3").get<std::string>());
-  }
-  const SafetensorsFile file(folder / kTensors);
-  for (const auto& [name, info] : file.tensors()) checkpoint.tensors[name] = file.read(name);
-  checkpoint.state =
-      Json::parse(read_file(folder / kState)).get<std::map<std::string, std::string>>();
-  return checkpoint;
+  return all;
+}
+
+// The writing thread steps back for the training's. Only Linux has priorities of threads.
+void lower_priority() {
+  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
+  (void)::setpriority(PRIO_PROCESS, thread, /*nice=*/10);
 }
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(fs::path folder, int64_t keep)
-    : folder_(std::move(folder)), keep_(keep) {
-  if (keep < 1) throw ConfigError(str("checkpoint.keep: expected at least 1, got ", keep));
+TensorPiece whole_tensor(const std::string& name, const at::Tensor& tensor) {
+  return {.name = name,
+          .shape = tensor.sizes().vec(),
+          .begin = 0,
+          .values = tensor.detach().reshape({-1})};
 }
 
-void CheckpointStore::save(const Checkpoint& checkpoint) {
-  try {
-    fs::create_directories(folder_);
-    remove_leftovers(folder_);
-    const auto others = committed(folder_);
-    commit(folder_, checkpoint, others);
-    for (const Entry& entry : outdated(others, checkpoint.step, keep_)) {
-      remove_committed(folder_, entry);
-    }
-  } catch (const std::system_error& error) {  // also std::filesystem's
-    throw ConfigError(str(folder_.string(), ": checkpoint cannot be written: ", error.what()));
+TensorPiece share_of_tensor(const std::string& name, const at::Tensor& tensor, int64_t rank,
+                            int64_t world) {
+  auto piece = whole_tensor(name, tensor);
+  const int64_t count = piece.values.numel(), each = (count + world - 1) / world;
+  piece.begin = std::min(count, rank * each);
+  piece.values = piece.values.narrow(0, piece.begin, std::min(count - piece.begin, each));
+  return piece;
+}
+
+std::vector<std::string> RankExchange::operator()(const std::string& text) const {
+  return world > 1 ? exchange(text) : std::vector<std::string>{text};
+}
+
+CheckpointStore::CheckpointStore(fs::path folder, const CheckpointOptions& options,
+                                 RankExchange ranks)
+    : folder_(std::move(folder)), options_(options), ranks_(std::move(ranks)) {
+  if (options.keep < 1) {
+    throw ConfigError(str("checkpoint.keep: expected at least 1, got ", options.keep));
   }
 }
 
-std::optional<Checkpoint> CheckpointStore::load_newest() const {
-  auto entries = committed(folder_);
-  if (entries.empty()) return std::nullopt;
-  std::string damages;
-  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
-    const fs::path folder = folder_ / folder_name(*entry);
-    try {
-      return read_verified(folder, entry->step);
-    } catch (const std::bad_alloc&) {
-      throw;  // says nothing about the files
-    } catch (const std::exception& error) {
-      log_warning(str(folder.string(), ": damaged checkpoint passed over: ", error.what()));
-      damages += str("; ", folder_name(*entry), ": ", error.what());
+CheckpointStore::~CheckpointStore() {
+  try {
+    wait();
+  } catch (const std::exception& error) {
+    log_warning(error.what());
+  }
+}
+
+bool CheckpointStore::writing() const {
+  return writing_.valid() &&
+         writing_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+}
+
+void CheckpointStore::wait() {
+  if (writing_.valid()) writing_.get();
+}
+
+void CheckpointStore::poll() {
+  if (!writing()) wait();
+}
+
+void CheckpointStore::save(const Checkpoint& checkpoint) {
+  wait();
+  if (!options_.asynchronous) return write(checkpoint);
+  Checkpoint copy{
+      .step = checkpoint.step, .pieces = snapshot(checkpoint.pieces), .state = checkpoint.state};
+  writing_ = std::async(std::launch::async, [this, copy = std::move(copy)] {
+    lower_priority();
+    write(copy);
+  });
+}
+
+// Into the same memory each time: fresh pages would cost more than the copy.
+std::vector<TensorPiece> CheckpointStore::snapshot(const std::vector<TensorPiece>& pieces) {
+  buffers_.resize(pieces.size());
+  std::vector<TensorPiece> copies = pieces;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const at::Tensor& values = pieces[i].values;
+    at::Tensor& buffer = buffers_[i];
+    if (!buffer.defined() || buffer.numel() != values.numel() || buffer.dtype() != values.dtype()) {
+      buffer = torch::empty({values.numel()},
+                            values.options().device(at::kCPU).pinned_memory(values.is_cuda()));
     }
+    buffer.copy_(values);
+    copies[i].values = buffer;
+  }
+  return copies;
+}
+
+void CheckpointStore::write(const Checkpoint& checkpoint) const {
+  const bool first = ranks_.rank == 0;
+  std::vector<CheckpointEntry> others;
+  const auto begin = [&]() -> std::string {
+    if (!first) return "";
+    make_folders(folder_);
+    remove_leftovers(folder_);
+    others = committed_entries(folder_);
+    CheckpointEntry entry{.step = checkpoint.step};
+    for (const auto& other : others) {
+      if (other.step == entry.step) entry.revision = other.revision + 1;
+    }
+    fs::create_directory(folder_ / (kTemporary + folder_name(entry)));
+    return folder_name(entry);
+  };
+  const std::string name = together(ranks_, folder_, begin)[0];
+  const fs::path temporary = folder_ / (kTemporary + name);
+  try {
+    const auto shards = together(ranks_, folder_, [&] {
+      const auto file = shard_file(ranks_.rank, ranks_.world);
+      return write_shard(temporary / file, checkpoint.pieces).dump();
+    });
+    together(ranks_, folder_, [&]() -> std::string {
+      if (!first) return "";
+      std::vector<json> told;
+      for (const auto& text : shards) told.push_back(json::parse(text));
+      write_manifest(temporary, merge(told, checkpoint.step), state_text(checkpoint));
+      fs::rename(temporary, folder_ / name);  // the commit
+      fsync_folder(folder_);
+      for (const auto& entry : outdated(others, checkpoint.step, options_)) {
+        remove_committed(folder_, entry);
+      }
+      return "";
+    });
+  } catch (...) {
+    std::error_code ignored;  // the first error is the one to report
+    if (first) fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+std::optional<SavedCheckpoint> CheckpointStore::load_newest() const {
+  const auto list = together(ranks_, folder_, [&] {
+    std::string names;
+    for (const auto& entry : committed_entries(folder_)) names += folder_name(entry) + "\n";
+    return names;
+  })[0];  // rank 0's, in case a file system shows other ranks other things
+  std::vector<std::string> names;
+  for (size_t at = 0, end; (end = list.find('\n', at)) != std::string::npos; at = end + 1) {
+    names.push_back(list.substr(at, end - at));
+  }
+  if (names.empty()) return std::nullopt;
+  std::string damages;
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    const fs::path folder = folder_ / *name;
+    std::optional<SavedCheckpoint> opened;
+    std::string damage;
+    try {
+      auto manifest = verify_part(folder, ranks_.rank, ranks_.world);
+      opened.emplace(SavedCheckpoint::open_verified(folder, std::move(manifest)));
+    } catch (const DamagedCheckpoint& error) {
+      damage = error.what();
+    }
+    for (const auto& told : ranks_(damage)) {
+      if (damage.empty()) damage = told;
+    }
+    if (damage.empty()) return opened;
+    if (ranks_.rank == 0) {
+      log_warning(str(folder.string(), ": damaged checkpoint passed over: ", damage));
+    }
+    damages += str("; ", *name, ": ", damage);
   }
   throw GaveUpError(str(folder_.string(), ": no good checkpoint is left: ", damages.substr(2)));
 }
 
 std::vector<int64_t> CheckpointStore::steps() const {
   std::vector<int64_t> result;
-  for (const Entry& entry : committed(folder_)) {
+  for (const auto& entry : committed_entries(folder_)) {
     if (result.empty() || result.back() != entry.step) result.push_back(entry.step);
   }
   return result;
 }
 
 void CheckpointStore::clear() {
-  if (!fs::exists(folder_)) return;
+  wait();
+  if (ranks_.rank != 0 || !fs::exists(folder_)) return;
   remove_leftovers(folder_);
-  for (const Entry& entry : committed(folder_)) remove_committed(folder_, entry);
+  for (const auto& entry : committed_entries(folder_)) remove_committed(folder_, entry);
+}
+
+void CheckpointStore::retire() {
+  wait();
+  if (ranks_.rank != 0 || !fs::exists(folder_)) return;
+  remove_leftovers(folder_);
+  for (const auto& entry : committed_entries(folder_)) {
+    if (!permanent(entry.step, options_.keep_every)) remove_committed(folder_, entry);
+  }
 }
 
 }  // namespace zebra

@@ -35,19 +35,33 @@ const std::map<std::string, std::string>& SafetensorsFile::metadata() const {
 
 const fs::path& SafetensorsFile::path() const { return impl_->file.path(); }
 
-at::Tensor SafetensorsFile::read(const std::string& name) const {
+const TensorInfo& SafetensorsFile::info(const std::string& name) const {
   const auto found = tensors().find(name);
   if (found == tensors().end()) {
     throw ConfigError(str(path().string(), ": expected tensor '", name, "', got none"));
   }
-  const TensorInfo& info = found->second;
+  return found->second;
+}
+
+void SafetensorsFile::read_elements(const std::string& name, int64_t begin, int64_t end,
+                                    void* to) const {
+  const TensorInfo& info = this->info(name);
+  const uint64_t element = c10::elementSize(info.dtype);
+  const auto count = static_cast<int64_t>((info.end - info.begin) / element);
+  TORCH_CHECK(0 <= begin && begin <= end && end <= count, "safetensors: tensor '", name,
+              "': expected elements within ", count, ", got ", begin, " to ", end);
+  if (begin == end) return;
+  const uint64_t at = impl_->header.data_begin + info.begin;
+  const uint64_t first = at + static_cast<uint64_t>(begin) * element;
+  const uint64_t last = at + static_cast<uint64_t>(end) * element;
+  std::memcpy(to, impl_->file.data() + first, last - first);
+  impl_->file.release(first, last);  // or a whole model read once would stay mapped
+}
+
+at::Tensor SafetensorsFile::read(const std::string& name) const {
+  const TensorInfo& info = this->info(name);
   const auto tensor = torch::empty(info.shape, at::TensorOptions(info.dtype));
-  const uint64_t bytes = info.end - info.begin;
-  if (bytes > 0) {
-    const uint64_t begin = impl_->header.data_begin + info.begin;
-    std::memcpy(tensor.data_ptr(), impl_->file.data() + begin, bytes);
-    impl_->file.release(begin, begin + bytes);  // or a whole model read once would stay mapped
-  }
+  read_elements(name, 0, tensor.numel(), tensor.data_ptr());
   if (info.dtype != at::kBool) return tensor;
   return tensor.view(at::kByte).ne(0);  // a byte of 2 would be no bool
 }

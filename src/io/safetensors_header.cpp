@@ -88,11 +88,7 @@ class StrictParser {
 
 at::ScalarType parse_dtype(const json& value, const Place& place) {
   if (!value.is_string()) place.fail("dtype: expected a string, got ", value.dump());
-  const auto& text = value.get_ref<const std::string&>();
-  for (const auto& [dtype, name] : kDtypes) {
-    if (text == name) return dtype;
-  }
-  place.fail("dtype: expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, got ", text);
+  return dtype_of_name(value.get_ref<const std::string&>(), place.text);
 }
 
 uint64_t parse_number(const json& value, const char* what, const Place& place) {
@@ -246,6 +242,14 @@ uint64_t data_bytes(const TensorInfo& info) {
   uint64_t bytes = c10::elementSize(info.dtype);
   for (const int64_t size : info.shape) bytes *= static_cast<uint64_t>(size);
   return bytes;
+}
+
+at::ScalarType dtype_of_name(const std::string& text, const std::string& where) {
+  for (const auto& [dtype, name] : kDtypes) {
+    if (text == name) return dtype;
+  }
+  Place{where}.fail("dtype: expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL, got ",
+                    text);
 }
 
 std::string dtype_name(at::ScalarType dtype, const std::string& where) {

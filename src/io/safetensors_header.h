@@ -34,5 +34,6 @@ uint64_t data_bytes(const TensorInfo& info);
 
 // "BF16"; ConfigError for a dtype that the format or this program lacks, `where` before it.
 std::string dtype_name(at::ScalarType dtype, const std::string& where);
+at::ScalarType dtype_of_name(const std::string& text, const std::string& where);
 
 }  // namespace zebra

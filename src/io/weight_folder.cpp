@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/signals.h"
 #include "io/safetensors_header.h"
 #include "zebra/error.h"
 #include "zebra/safetensors.h"
@@ -156,6 +157,7 @@ void write_shard(const fs::path& path, const NamedInfos& infos, WeightSource& so
   OutputFile file(path);
   file.write(make_safetensors_header(infos, {{"format", "pt"}}));
   for (const auto& [name, info] : infos) {
+    throw_if_stopped(path.string());
     const at::Tensor tensor = source.tensor(name).detach().to(at::kCPU).contiguous();
     TORCH_CHECK(tensor.scalar_type() == info.dtype && tensor.sizes() == info.shape,
                 "safetensors: tensor '", name, "': expected ", at::IntArrayRef(info.shape), " of ",

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -21,25 +22,32 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const SequenceContext& co
                                   LayerCache* cache) {
   const int64_t B = x.size(0), T = x.size(1), H = options_.head_dim;
   const int64_t N = options_.num_heads, G = options_.num_kv_heads;
-  auto q = q_proj(x).view({B, T, N, H});
-  auto k = k_proj(x).view({B, T, G, H});
-  auto v = v_proj(x).view({B, T, G, H});
+  auto q = project(q_proj, x).view({B, T, N, H});
+  auto k = project(k_proj, x).view({B, T, G, H});
+  auto v = project(v_proj, x).view({B, T, G, H});
   q = apply_rope(q, context.rope, RopePairing::kHalfSplit);
   k = apply_rope(k, context.rope, RopePairing::kHalfSplit);
-  if (cache != nullptr) {
-    auto& own = cache_of<AttentionCache>(cache, "attention");
-    own.key = k = append_tokens(own.key, k);      // (B, S, G, H)
-    own.value = v = append_tokens(own.value, v);  // (B, S, G, H)
-  }
   const double scale = 1.0 / std::sqrt(static_cast<double>(H));
-  const auto y = causal_attention(q, k, v, scale, context.segments);  // (B, T, N, H)
-  return o_proj(y.reshape({B, T, N * H}));                            // (B, T, D)
+  const auto out = [&](const at::Tensor& y) {
+    return project(o_proj, y.reshape({B, T, N * H}));  // (B, T, D)
+  };
+  if (cache == nullptr) return out(causal_attention(q, k, v, scale, context.segments));
+
+  auto& own = cache_of<TokenCache>(cache, "attention");
+  own.put({k.flatten(2), v.flatten(2)}, context.place);  // (B, T, G * H)
+  if (context.place.starts()) return out(causal_attention(q, k, v, scale, /*segments=*/{}));
+  return out(cached_attention({.q = q,
+                               .keys = own.stores[0],
+                               .values = own.stores[1],
+                               .groups = G,
+                               .value_width = H,
+                               .scale = scale,
+                               .first = context.place.first}));
 }
 
-std::unique_ptr<LayerCache> AttentionImpl::make_cache(int64_t /*batch*/) const {
-  return std::make_unique<AttentionCache>();
+std::unique_ptr<LayerCache> AttentionImpl::make_cache(const CacheOptions& options) const {
+  const std::vector<int64_t> heads(static_cast<size_t>(options_.num_kv_heads), options_.head_dim);
+  return std::make_unique<TokenCache>(options, std::vector{heads, heads});
 }
-
-int64_t AttentionCache::bytes() const { return bytes_of(key) + bytes_of(value); }
 
 }  // namespace zebra

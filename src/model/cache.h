@@ -19,9 +19,30 @@ Cache& cache_of(LayerCache* cache, const char* mixer) {
   return *own;
 }
 
-// cached: (B, S, ...) or undefined, fresh: (B, T, ...) -> (B, S + T, ...)
-inline at::Tensor append_tokens(const at::Tensor& cached, const at::Tensor& fresh) {
-  return cached.defined() ? at::cat({cached, fresh}, 1) : fresh.contiguous();
+// (B, ...) -> (rows, ...); undefined stays so.
+inline at::Tensor rows_of(const at::Tensor& tensor, const std::vector<int64_t>& rows) {
+  if (!tensor.defined()) return {};
+  return tensor.index_select(0, at::tensor(rows, at::kLong).to(tensor.device()));
+}
+
+inline at::Tensor joined(const at::Tensor& above, const at::Tensor& below) {
+  if (!above.defined()) return below;
+  return below.defined() ? at::cat({above, below}, 0) : above;
+}
+
+// What numbers are stored as that the model has in type `model`.
+inline at::ScalarType stored_type(CacheDtype wanted, at::ScalarType model) {
+  switch (wanted) {
+    case CacheDtype::kModel:
+      return model;
+    case CacheDtype::kFloat32:
+      return at::kFloat;
+    case CacheDtype::kBfloat16:
+      return at::kBFloat16;
+    case CacheDtype::kInt8:
+      return at::kChar;
+  }
+  return model;
 }
 
 }  // namespace zebra

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "model/project.h"
 #include "zebra/ops.h"
 
 namespace zebra {
@@ -29,7 +30,7 @@ MlpImpl::MlpImpl(const MlpOptions& options) {
 }
 
 at::Tensor MlpImpl::forward(const at::Tensor& x) {
-  return down_proj(swiglu(gate_proj(x), up_proj(x)));
+  return project_last(down_proj, swiglu(project(gate_proj, x), project(up_proj, x)));
 }
 
 namespace {

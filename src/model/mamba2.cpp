@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -27,6 +28,26 @@ class ConvParameters : public torch::nn::Module {
   }
   at::Tensor weight, bias;
 };
+
+// The last K inputs of the convolution once it has taken in the first counts[b] of the fresh ones.
+// before: (B, C, K) or undefined (zeros), fresh: (B, T, C) -> (B, C, K)
+at::Tensor conv_window(const at::Tensor& before, const at::Tensor& fresh, int64_t K,
+                       const std::vector<int64_t>& counts) {
+  const int64_t B = fresh.size(0), C = fresh.size(2);
+  const auto older = before.defined() ? before : at::zeros({B, C, K}, fresh.options());
+  const auto all = at::cat({older.to(fresh.scalar_type()), fresh.transpose(1, 2)}, 2);
+  const auto begin = at::tensor(counts, at::kLong).view({B, 1, 1});
+  const auto places = (begin + at::arange(K, at::kLong)).to(fresh.device());  // (B, 1, K)
+  return all.gather(2, places.expand({B, C, K}));
+}
+
+// Steps of which padding takes none: softplus is zero there, so the state neither fades nor grows.
+at::Tensor steps_without_padding(const at::Tensor& dt, const std::vector<int64_t>& counts) {
+  constexpr double kNoStep = -1e4;
+  const auto real = at::tensor(counts, at::kLong).to(dt.device()).view({-1, 1, 1});
+  const auto token = at::arange(dt.size(1), real.options()).view({1, -1, 1});
+  return dt.masked_fill(token.ge(real), kNoStep);  // (B, T, N)
+}
 
 // Published ranges: dt log-uniform in [0.001, 0.1] with a floor of 1e-4, A uniform in [1, 16].
 at::Tensor random_dt_bias(int64_t N) {
@@ -68,7 +89,8 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   const int64_t D_in = N * H, D_xb = options_.num_kv_heads * H;
   auto* own = cache == nullptr ? nullptr : &cache_of<Mamba2Cache>(cache, "mamba2");
 
-  const auto parts = in_proj(x).split_with_sizes({D_in, 2 * D_xb + D_in, N}, -1);  // z, xBC, dt
+  const auto parts =
+      project(in_proj, x).split_with_sizes({D_in, 2 * D_xb + D_in, N}, -1);  // z, xBC, dt
   auto xbc = parts[1];
   if (options_.repeat_kv_before_conv) {
     const auto narrow = xbc.split_with_sizes({D_xb, D_xb, D_in}, -1);
@@ -93,20 +115,63 @@ at::Tensor Mamba2Impl::forward(const at::Tensor& x, const SequenceContext& conte
   in.state = own ? own->ssm : at::Tensor();
   in.segments = context.segments;
   in.chunk_size = options_.chunk_size;
+  const bool ragged = own != nullptr && !context.place.even && !context.place.tentative;
+  if (ragged) in.dt = steps_without_padding(in.dt, context.place.counts);
   const auto scan = ssd(in);  // y: (B, T, N, P)
-  if (own != nullptr) {
-    own->conv = conv.state;
-    own->ssm = scan.state;
+  if (own != nullptr && context.place.tentative) {
+    own->waiting = Mamba2Cache::Waiting{.scan = in, .conv_inputs = xbc};
+  } else if (own != nullptr) {
+    own->conv =
+        ragged ? conv_window(own->conv, xbc, options_.d_conv, context.place.counts) : conv.state;
+    own->ssm = scan.state.to(own->state_type(scan.state.scalar_type()));
   }
   const auto y = gated_rms_norm(scan.y.reshape({B, T, D_in}), parts[0], norm->weight, H,
                                 options_.norm_eps);  // (B, T, N * P)
-  return out_proj(y);                                // (B, T, D)
+  return project(out_proj, y);                       // (B, T, D)
 }
 
-std::unique_ptr<LayerCache> Mamba2Impl::make_cache(int64_t /*batch*/) const {
-  return std::make_unique<Mamba2Cache>();
+std::unique_ptr<LayerCache> Mamba2Impl::make_cache(const CacheOptions& options) const {
+  return std::make_unique<Mamba2Cache>(options, options_.d_conv);
 }
 
-int64_t Mamba2Cache::bytes() const { return bytes_of(conv) + bytes_of(ssm); }
+// ---- cache --------------------------------------------------------------------------------------
+
+Mamba2Cache::Mamba2Cache(const CacheOptions& options, int64_t conv_width)
+    : options_(options), conv_width_(conv_width) {}
+
+at::ScalarType Mamba2Cache::state_type(at::ScalarType computed) const {
+  return options_.state == CacheDtype::kBfloat16 ? at::kBFloat16 : computed;
+}
+
+int64_t Mamba2Cache::state_bytes() const { return bytes_of(conv) + bytes_of(ssm); }
+
+void Mamba2Cache::keep(const std::vector<int64_t>& counts) {
+  TORCH_CHECK(waiting, "mamba2 keep: expected a proposed piece, got none");
+  conv = conv_window(conv, waiting->conv_inputs, conv_width_, counts);
+  waiting->scan.dt = steps_without_padding(waiting->scan.dt, counts);
+  const auto state = ssd(waiting->scan).state;
+  ssm = state.to(state_type(state.scalar_type()));
+  waiting.reset();
+}
+
+std::unique_ptr<LayerCache> Mamba2Cache::select(const std::vector<int64_t>& rows) const {
+  auto chosen = std::make_unique<Mamba2Cache>(options_, conv_width_);
+  chosen->conv = rows_of(conv, rows);
+  chosen->ssm = rows_of(ssm, rows);
+  return chosen;
+}
+
+void Mamba2Cache::append(const LayerCache& other) {
+  const auto* more = dynamic_cast<const Mamba2Cache*>(&other);
+  TORCH_CHECK(more != nullptr, "cache: expected rows of the same kind of layer");
+  conv = joined(conv, more->conv);
+  ssm = joined(ssm, more->ssm);
+}
+
+void Mamba2Cache::restore(const std::vector<at::Tensor>& states) {
+  conv = states.at(0);
+  ssm = states.at(1);
+  waiting.reset();
+}
 
 }  // namespace zebra

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <cmath>
 
 #include "model/cache.h"
+#include "model/project.h"
 #include "zebra/mixers.h"
 
 namespace zebra {
@@ -34,17 +36,18 @@ MlaImpl::MlaImpl(const MlaOptions& options) : options_(options) {
 MlaImpl::Query MlaImpl::query(const at::Tensor& x, const SequenceContext& context) {
   const int64_t B = x.size(0), T = x.size(1);
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
-  auto low = q_a_proj(x);  // (B, T, Rq)
+  auto low = project(q_a_proj, x);  // (B, T, Rq)
   if (options_.latent_norm) low = q_a_layernorm(low);
-  const auto q =
-      q_b_proj(low).view({B, T, options_.num_heads, Hn + Hr}).split_with_sizes({Hn, Hr}, -1);
+  const auto q = project(q_b_proj, low)
+                     .view({B, T, options_.num_heads, Hn + Hr})
+                     .split_with_sizes({Hn, Hr}, -1);
   const auto rotated = apply_rope(q[1], context.mla_rope, RopePairing::kInterleaved);
   return {q[0], rotated};  // (B, T, N, Hn), (B, T, N, Hr)
 }
 
 at::Tensor MlaImpl::latent(const at::Tensor& x, const SequenceContext& context) {
   const int64_t Rkv = options_.kv_lora_rank, Hr = options_.qk_rope_head_dim;
-  const auto low = kv_a_proj_with_mqa(x).split_with_sizes({Rkv, Hr}, -1);
+  const auto low = project(kv_a_proj_with_mqa, x).split_with_sizes({Rkv, Hr}, -1);
   auto shared = low[0];  // (B, T, Rkv)
   if (options_.latent_norm) shared = kv_a_layernorm(shared.contiguous());
   const auto key = low[1].unsqueeze(2);  // (B, T, 1, Hr)
@@ -52,8 +55,12 @@ at::Tensor MlaImpl::latent(const at::Tensor& x, const SequenceContext& context) 
   return torch::cat({shared, rotated}, -1);  // (B, T, Rkv + Hr)
 }
 
-at::Tensor MlaImpl::expanded(const Query& q, const at::Tensor& latent,
-                             const SequenceContext& context) {
+double MlaImpl::scale() const {
+  const int64_t H = options_.qk_nope_head_dim + options_.qk_rope_head_dim;
+  return 1.0 / std::sqrt(static_cast<double>(H));
+}
+
+MlaImpl::KeyValue MlaImpl::expand(const at::Tensor& latent) {
   const int64_t B = latent.size(0), S = latent.size(1);
   const int64_t G = options_.num_kv_heads, Rkv = options_.kv_lora_rank;
   const int64_t Hn = options_.qk_nope_head_dim, Hr = options_.qk_rope_head_dim;
@@ -61,52 +68,84 @@ at::Tensor MlaImpl::expanded(const Query& q, const at::Tensor& latent,
   const auto parts = latent.split_with_sizes({Rkv, Hr}, -1);
   const auto kv = kv_b_proj(parts[0]).view({B, S, G, Hn + Hv}).split_with_sizes({Hn, Hv}, -1);
   const auto shared = parts[1].unsqueeze(2).expand({B, S, G, Hr});
-  const auto k = torch::cat({kv[0], shared}, -1);  // (B, S, G, Hn + Hr)
-  const auto& v = kv[1];                           // (B, S, G, Hv)
-  const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + Hr));
-  return causal_attention(torch::cat({q.nope, q.rope}, -1), k, v, scale, context.segments);
+  return {torch::cat({kv[0], shared}, -1), kv[1]};  // (B, S, G, Hn + Hr), (B, S, G, Hv)
+}
+
+// Per query and position, a head multiplies 2 Rkv + Hr numbers in the latent space against
+// Hn + Hr + Hv expanded ones; expanding a position costs Rkv G (Hn + Hv), once for all queries.
+bool MlaImpl::expanding_costs_less(int64_t queries) const {
+  const auto& o = options_;
+  const int64_t saved = 2 * o.kv_lora_rank - o.qk_nope_head_dim - o.v_head_dim;
+  const int64_t once = o.kv_lora_rank * o.num_kv_heads * (o.qk_nope_head_dim + o.v_head_dim);
+  return queries * o.num_heads * saved > once;
 }
 
 // scores = (W_uk^T q_nope) . latent + q_rope . k_rope; the values are expanded after the weighted
 // sum.
-at::Tensor MlaImpl::absorbed(const Query& q, const at::Tensor& latent) {
+at::Tensor MlaImpl::absorbed(const Query& q, const CachedTokens& latents, const CachePlace& place) {
   const int64_t B = q.nope.size(0), T = q.nope.size(1), N = options_.num_heads;
   const int64_t G = options_.num_kv_heads, g = N / G, Rkv = options_.kv_lora_rank;
   const int64_t Hn = options_.qk_nope_head_dim, Hv = options_.v_head_dim;
   const auto up = kv_b_proj->weight.view({G, Hn + Hv, Rkv});
-  const auto up_key = up.narrow(1, 0, Hn);     // (G, Hn, Rkv)
-  const auto up_value = up.narrow(1, Hn, Hv);  // (G, Hv, Rkv)
-  const auto grouped = q.nope.view({B, T, G, g, Hn});
-  const auto q_latent =
-      torch::einsum("btgjh,ghr->btgjr", {grouped, up_key}).reshape({B, T, N, Rkv});
-  const auto keys = latent.unsqueeze(2);        // (B, S, 1, Rkv + Hr)
-  const auto values = keys.narrow(-1, 0, Rkv);  // (B, S, 1, Rkv)
-  const double scale = 1.0 / std::sqrt(static_cast<double>(Hn + options_.qk_rope_head_dim));
-  const auto mixed = causal_attention(torch::cat({q_latent, q.rope}, -1), keys, values, scale,
-                                      /*segments=*/{});  // (B, T, N, Rkv)
-  const auto y = torch::einsum("btgjr,ghr->btgjh", {mixed.view({B, T, G, g, Rkv}), up_value});
-  return y.reshape({B, T, N, Hv});
+  const auto up_key = up.narrow(1, 0, Hn);                         // (G, Hn, Rkv)
+  const auto up_value = up.narrow(1, Hn, Hv);                      // (G, Hv, Rkv)
+  const auto by_group = [&](const at::Tensor& x, int64_t width) {  // (B, T, N, width)
+    return x.reshape({B * T, G, g, width}).transpose(0, 1).reshape({G, B * T * g, width});
+  };
+  const auto by_token = [&](const at::Tensor& x, int64_t width) {  // (G, B * T * g, width)
+    return x.view({G, B * T, g, width}).transpose(0, 1).reshape({B, T, N, width});
+  };
+  const auto q_latent = by_token(torch::bmm(by_group(q.nope, Hn), up_key), Rkv);
+  const auto mixed = cached_attention({.q = torch::cat({q_latent, q.rope}, -1),
+                                       .keys = latents,
+                                       .values = {},
+                                       .groups = 1,
+                                       .value_width = Rkv,
+                                       .scale = scale(),
+                                       .first = place.first});  // (B, T, N, Rkv)
+  return by_token(torch::bmm(by_group(mixed, Rkv), up_value.transpose(1, 2)), Hv);
+}
+
+at::Tensor MlaImpl::attend_cached(const Query& q, const CachedTokens& latents,
+                                  const CachePlace& place) {
+  const int64_t T = q.nope.size(1), G = options_.num_kv_heads, Hv = options_.v_head_dim;
+  if (!expanding_costs_less(T)) return absorbed(q, latents, place);
+  const int64_t S = *std::max_element(place.first.begin(), place.first.end()) + T;
+  const auto kv = expand(get_tokens(latents, S, q.nope.scalar_type()));
+  const auto as_store = [](const at::Tensor& x) {  // (B, S, G, H)
+    return CachedTokens{.values = x.flatten(2).contiguous(), .scales = {}, .parts = {}};
+  };
+  return cached_attention({.q = torch::cat({q.nope, q.rope}, -1),
+                           .keys = as_store(kv.key),
+                           .values = as_store(kv.value),
+                           .groups = G,
+                           .value_width = Hv,
+                           .scale = scale(),
+                           .first = place.first});
 }
 
 at::Tensor MlaImpl::forward(const at::Tensor& x, const SequenceContext& context,
                             LayerCache* cache) {
   const int64_t B = x.size(0), T = x.size(1);
   const auto q = query(x, context);
-  auto shared = latent(x, context);  // (B, T, Rkv + Hr)
-  bool continues = false;
-  if (cache != nullptr) {
-    auto& own = cache_of<MlaCache>(cache, "mla");
-    continues = own.latent.defined();
-    own.latent = shared = append_tokens(own.latent, shared);  // (B, S, Rkv + Hr)
+  const auto fresh = latent(x, context);  // (B, T, Rkv + Hr)
+  auto* own = cache == nullptr ? nullptr : &cache_of<TokenCache>(cache, "mla");
+  if (own != nullptr) own->put({fresh}, context.place);
+  at::Tensor y;  // (B, T, N, Hv)
+  if (own == nullptr || context.place.starts()) {
+    const auto kv = expand(fresh);
+    y = causal_attention(torch::cat({q.nope, q.rope}, -1), kv.key, kv.value, scale(),
+                         context.segments);
+  } else {
+    y = attend_cached(q, own->stores[0], context.place);
   }
-  const auto y = continues ? absorbed(q, shared) : expanded(q, shared, context);
-  return out_proj(y.reshape({B, T, options_.num_heads * options_.v_head_dim}));  // (B, T, D)
+  return project(out_proj,
+                 y.reshape({B, T, options_.num_heads * options_.v_head_dim}));  // (B, T, D)
 }
 
-std::unique_ptr<LayerCache> MlaImpl::make_cache(int64_t /*batch*/) const {
-  return std::make_unique<MlaCache>();
+std::unique_ptr<LayerCache> MlaImpl::make_cache(const CacheOptions& options) const {
+  const std::vector<int64_t> latent = {options_.kv_lora_rank, options_.qk_rope_head_dim};
+  return std::make_unique<TokenCache>(options, std::vector<std::vector<int64_t>>{latent});
 }
-
-int64_t MlaCache::bytes() const { return bytes_of(latent); }
 
 }  // namespace zebra

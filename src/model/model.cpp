@@ -1,6 +1,7 @@
 #include "zebra/model.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "zebra/error.h"
 
@@ -73,19 +74,24 @@ void CausalLmImpl::make_rope() {
 
 at::Tensor CausalLmImpl::embed(const at::Tensor& input_ids) { return embed_tokens_(input_ids); }
 
-SequenceContext CausalLmImpl::context(const at::Tensor& input_ids, const at::Tensor& segments,
-                                      int64_t offset) const {
-  const int64_t T = input_ids.size(1);
-  const auto positions =
-      segments.defined()
-          ? segment_positions(segments)  // (B, T)
-          : torch::arange(offset, offset + T, input_ids.options().dtype(torch::kLong)).unsqueeze(0);
+SequenceContext CausalLmImpl::context_at(const at::Tensor& positions) const {
   const auto dtype =
       embed_tokens_->weight.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
   SequenceContext context;
-  context.segments = segments;
   if (attention_rope_.inverse.defined()) context.rope = attention_rope_.table(positions, dtype);
   if (mla_rope_.inverse.defined()) context.mla_rope = mla_rope_.table(positions, dtype);
+  return context;
+}
+
+SequenceContext CausalLmImpl::context(const at::Tensor& input_ids, const at::Tensor& segments,
+                                      int64_t offset) const {
+  const int64_t T = input_ids.size(1);
+  auto context =
+      context_at(segments.defined()
+                     ? segment_positions(segments)  // (B, T)
+                     : torch::arange(offset, offset + T, input_ids.options().dtype(torch::kLong))
+                           .unsqueeze(0));
+  context.segments = segments;
   return context;
 }
 
@@ -94,27 +100,75 @@ at::Tensor CausalLmImpl::forward(const at::Tensor& input_ids, const at::Tensor& 
   TORCH_CHECK(input_ids.dim() == 2, "model input_ids: expected (B, T), got ", input_ids.sizes());
   TORCH_CHECK(cache == nullptr || !segments.defined(),
               "model: a cache holds one document a row, so segments must be left out");
-  const auto shared = context(input_ids, segments, cache ? cache->length : 0);
+  if (cache != nullptr) {
+    return extend(input_ids, std::vector(cache->lengths.size(), input_ids.size(1)), *cache);
+  }
+  const auto shared = context(input_ids, segments, /*offset=*/0);
+  auto hidden = embed(input_ids);  // (B, T, D)
+  for (int64_t i = 0; i < options_.num_layers(); ++i) hidden = run_block(i, hidden, shared).hidden;
+  return norm_(hidden);  // (B, T, D)
+}
+
+at::Tensor CausalLmImpl::forward_cached(const at::Tensor& input_ids, CachePlace place,
+                                        ModelCache& cache) {
+  const int64_t B = input_ids.size(0), T = input_ids.size(1);
+  TORCH_CHECK(cache.rows() == B, "model: the cache has ", cache.rows(), " rows, got ", B);
+  TORCH_CHECK(!cache.tentative, "model: a proposed piece waits for the cache's keep()");
+  place.first = cache.lengths;
+  const bool level = std::adjacent_find(place.first.begin(), place.first.end(),
+                                        std::not_equal_to<>()) == place.first.end();
+  place.even = level && std::all_of(place.counts.begin(), place.counts.end(),
+                                    [&](int64_t count) { return count == T; });
+  auto first = torch::tensor(place.first, torch::kLong).to(input_ids.device()).unsqueeze(1);
+  if (level) first = first.narrow(0, 0, 1);  // (1, 1), else (B, 1)
+  auto shared = context_at(first + torch::arange(T, first.options()));
+  shared.place = std::move(place);
   auto hidden = embed(input_ids);  // (B, T, D)
   for (size_t i = 0; i < blocks_.size(); ++i) {
-    hidden = blocks_[i]->forward(hidden, shared, cache ? cache->layers[i].get() : nullptr).hidden;
+    hidden = blocks_[i]->forward(hidden, shared, cache.layers[i].get()).hidden;
   }
-  if (cache != nullptr) cache->length += input_ids.size(1);
   return norm_(hidden);  // (B, T, D)
+}
+
+at::Tensor CausalLmImpl::extend(const at::Tensor& input_ids, const std::vector<int64_t>& counts,
+                                ModelCache& cache) {
+  TORCH_CHECK(counts.size() == cache.lengths.size(), "model extend: expected ",
+              cache.lengths.size(), " counts, got ", counts.size());
+  const auto hidden = forward_cached(input_ids, {.counts = counts}, cache);
+  for (size_t b = 0; b < counts.size(); ++b) cache.lengths[b] += counts[b];
+  return hidden;
+}
+
+at::Tensor CausalLmImpl::propose(const at::Tensor& input_ids, ModelCache& cache) {
+  const std::vector<int64_t> counts(cache.lengths.size(), input_ids.size(1));
+  const auto hidden = forward_cached(input_ids, {.counts = counts, .tentative = true}, cache);
+  cache.tentative = true;
+  return hidden;
 }
 
 HiddenStates CausalLmImpl::forward_all(const at::Tensor& input_ids, const at::Tensor& segments) {
   const auto shared = context(input_ids, segments, /*offset=*/0);
   HiddenStates states;
   auto hidden = embed(input_ids);  // (B, T, D)
-  for (auto& block : blocks_) {
+  for (int64_t i = 0; i < options_.num_layers(); ++i) {
     states.hidden.push_back(hidden);
-    auto out = block->forward(hidden, shared, /*cache=*/nullptr);
+    auto out = run_block(i, hidden, shared);
     states.mixer_out.push_back(out.mixer_out);
     hidden = out.hidden;
   }
   states.hidden.push_back(norm_(hidden));
   return states;
+}
+
+BlockOutput CausalLmImpl::run_block(int64_t layer, const at::Tensor& hidden,
+                                    const SequenceContext& context) {
+  auto& block = blocks_.at(layer);
+  if (runner_) return runner_->run(layer, block, hidden, context);
+  return block->forward(hidden, context, /*cache=*/nullptr);
+}
+
+void CausalLmImpl::set_block_runner(std::shared_ptr<BlockRunner> runner) {
+  runner_ = std::move(runner);
 }
 
 at::Tensor CausalLmImpl::head_weight() const {
@@ -126,16 +180,12 @@ at::Tensor CausalLmImpl::logits(const at::Tensor& hidden) const {
   return out.scalar_type() == torch::kDouble ? out : out.to(torch::kFloat);
 }
 
-ModelCache CausalLmImpl::make_cache(int64_t batch) const {
+ModelCache CausalLmImpl::make_cache(int64_t batch, const CacheOptions& options) const {
+  options.validate();
   ModelCache cache;
-  for (const auto& block : blocks_) cache.layers.push_back(block->mixer->make_cache(batch));
+  for (const auto& block : blocks_) cache.layers.push_back(block->mixer->make_cache(options));
+  cache.lengths.assign(static_cast<size_t>(batch), 0);
   return cache;
-}
-
-int64_t ModelCache::bytes() const {
-  int64_t total = 0;
-  for (const auto& layer : layers) total += layer->bytes();
-  return total;
 }
 
 Block CausalLmImpl::block(int64_t layer) const { return blocks_.at(layer); }

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "model/cache.h"
 #include "zebra/error.h"
 #include "zebra/model.h"
 
@@ -113,20 +114,44 @@ CacheSize cache_size(const ModelOptions& o) {
     switch (o.layers[i]) {
       case MixerKind::kAttention:
         size.kv_values_per_token += 2 * o.num_kv_heads * o.head_dim;
+        size.kv_parts_per_token += 2 * o.num_kv_heads;
         break;
       case MixerKind::kMla: {
         const auto mla = o.mla_of_layer(i);
         size.kv_values_per_token += mla.kv_lora_rank + mla.qk_rope_head_dim;
+        size.kv_parts_per_token += 2;
         break;
       }
-      case MixerKind::kMamba2:
-        size.state_values_per_sequence +=
-            o.mamba2.num_heads * o.mamba2.head_dim * o.mamba2.head_dim +
-            conv_channels(o.mamba2) * o.mamba2.d_conv;
+      case MixerKind::kMamba2: {
+        const int64_t ssm = o.mamba2.num_heads * o.mamba2.head_dim * o.mamba2.head_dim;
+        size.ssm_values_per_sequence += ssm;
+        size.state_values_per_sequence += ssm + conv_channels(o.mamba2) * o.mamba2.d_conv;
         break;
+      }
     }
   }
   return size;
+}
+
+CacheBytes cache_bytes(const ModelOptions& options, const CacheOptions& cache,
+                       at::ScalarType model_dtype) {
+  constexpr int64_t kScaleBytes = 4;
+  const auto size = cache_size(options);
+  const auto bytes = [](at::ScalarType type) {
+    return static_cast<int64_t>(c10::elementSize(type));
+  };
+  const auto tokens = stored_type(cache.tokens, model_dtype);
+  const auto computed = model_dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const auto ssm = cache.state == CacheDtype::kBfloat16 ? at::kBFloat16 : computed;
+  const int64_t conv = size.state_values_per_sequence - size.ssm_values_per_sequence;
+  return {.per_token = size.kv_values_per_token * bytes(tokens) +
+                       (tokens == at::kChar ? size.kv_parts_per_token * kScaleBytes : 0),
+          .per_sequence = size.ssm_values_per_sequence * bytes(ssm) + conv * bytes(model_dtype)};
+}
+
+ModelOptions as_llama(ModelOptions options) {
+  std::fill(options.layers.begin(), options.layers.end(), MixerKind::kAttention);
+  return options;
 }
 
 }  // namespace zebra

@@ -3,6 +3,7 @@
 
 #include "ops/basic.h"
 #include "ops/cpu_basic/attention_kernel.h"
+#include "ops/kept.h"
 
 namespace zebra {
 
@@ -102,6 +103,22 @@ detail::AttentionArgs<T> kernel_args(const KernelInput& in) {
   return args;
 }
 
+// -> (B, T, N, Hv), and the logarithms of the softmax's sums (B, N, T)
+std::vector<at::Tensor> attend(const KernelInput& in) {
+  const int64_t B = in.q.size(0), T = in.q.size(1), N = in.q.size(2), G = in.k.size(2);
+  const at::Tensor out = at::empty({B, T, N, in.v.size(3)}, in.q.options());
+  const at::Tensor lse = at::empty({B, N, T}, in.q.options());
+  AT_DISPATCH_FLOATING_TYPES(in.q.scalar_type(), "causal_attention", [&] {
+    auto args = kernel_args<scalar_t>(in);
+    args.out = out.data_ptr<scalar_t>();
+    args.lse = lse.data_ptr<scalar_t>();
+    at::parallel_for(0, B * G, 1, [&](int64_t begin, int64_t end) {
+      detail::attention_forward_tasks(args, begin, end);
+    });
+  });
+  return {out, lse};
+}
+
 // Autograd takes no undefined tensor as an argument.
 std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional(tensor) : std::nullopt;
@@ -116,17 +133,8 @@ class SmallHeadAttention : public torch::autograd::Function<SmallHeadAttention> 
     const at::Tensor first = begins.value_or(at::Tensor());
     const KernelInput in{detail::with_dense_rows(q), detail::with_dense_rows(k),
                          detail::with_dense_rows(v), first, scale};
-    const int64_t B = q.size(0), T = q.size(1), N = q.size(2), G = k.size(2);
-    const at::Tensor out = at::empty({B, T, N, v.size(3)}, q.options());
-    const at::Tensor lse = at::empty({B, N, T}, q.options());
-    AT_DISPATCH_FLOATING_TYPES(q.scalar_type(), "causal_attention", [&] {
-      auto args = kernel_args<scalar_t>(in);
-      args.out = out.data_ptr<scalar_t>();
-      args.lse = lse.data_ptr<scalar_t>();
-      at::parallel_for(0, B * G, 1, [&](int64_t begin, int64_t end) {
-        detail::attention_forward_tasks(args, begin, end);
-      });
-    });
+    const auto results = keep([&] { return attend(in); });
+    const at::Tensor out = results[0].detach(), lse = results[1];
     ctx->save_for_backward({in.q, in.k, in.v, first, out, lse});
     ctx->saved_data["scale"] = scale;
     return out;

@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "train/block_runner.h"
 #include "zebra/convert.h"
 #include "zebra/error.h"
 
@@ -31,12 +32,30 @@ at::ScalarType parse_dtype(const std::string& name) {
   throw ConfigError(str("dtype: expected fp32, bf16 or fp16, got ", name));
 }
 
-Job::Job(const Recipe& recipe, const fs::path& root)
+at::Device device_of_rank(const std::string& name, const RankInfo& rank) {
+  if (name != "cuda" || rank.world == 1) return parse_device(name);
+  const auto device = parse_device(str("cuda:", rank.local_rank));
+  const auto count = static_cast<int64_t>(torch::cuda::device_count());
+  if (rank.local_rank >= count) {
+    throw ConfigError(str("device: expected a GPU for each rank of this machine, got ", count,
+                          " for ", rank.local_world));
+  }
+  c10::impl::VirtualGuardImpl(device.type()).setDevice(device);  // what "the" GPU means from now on
+  return device;
+}
+
+Job::Job(const Recipe& recipe, const fs::path& root, std::unique_ptr<RunFolder> run_folder,
+         Group& group)
     : recipe(recipe),
-      folder(recipe.output),
-      device(parse_device(recipe.device)),
+      group(group),
+      folder(*run_folder),
+      device(device_of_rank(recipe.device, group.info())),
       dtype(parse_dtype(recipe.dtype)),
-      metrics(folder.metrics()),
+      metrics(group.leads() ? folder.metrics() : "/dev/null"),
+      ranks{.rank = group.rank(), .world = group.size(), .exchange = group.open_channel("steps")},
+      saver_ranks{
+          .rank = group.rank(), .world = group.size(), .exchange = group.open_channel("saver")},
+      folder_(std::move(run_folder)),
       root_(root) {}
 
 fs::path Job::input(const std::string& path) const {
@@ -48,35 +67,71 @@ fs::path Job::base_folder() const {
 }
 
 const Tokenizer& Job::tokenizer() {
-  if (!tokenizer_) {
-    tokenizer_ = load_tokenizer(recipe.new_model ? input(recipe.new_model->tokenizer)
-                                                 : input(recipe.base->model));
-  }
+  if (!tokenizer_) tokenizer_ = load_tokenizer(tokenizer_path(recipe, root_));
   return *tokenizer_;
 }
 
-const TokenDataset& Job::dataset(std::unique_ptr<TokenDataset>& slot,
-                                 const std::vector<DataSource>& sources) {
-  if (!slot) {
-    std::vector<SourceOptions> files;
-    for (const auto& source : sources) {
-      files.push_back({.path = input(source.path).string(), .format = source.format});
+void Job::prepare(bool replace) {
+  Prepared all;
+  all.plans = plan_data(recipe, root_, tokenizer());
+  const PrepareOptions options{.cache = data_cache(recipe, root_),
+                               .replace = replace && recipe.data.cache.empty()};
+  Hasher hasher;
+  const auto add = [&](const std::vector<PreparePlan>& plans,
+                       std::vector<std::shared_ptr<const TokenStore>>& stores) {
+    for (const auto& plan : plans) {
+      const auto source = zebra::prepare(plan, tokenizer(), options);
+      stores.push_back(source.store);
+      hasher.add(source.text_hash);
+      if (source.seconds == 0) continue;
+      log_info(str("prepared ", plan.source.path, ": ", source.documents, " documents, ",
+                   source.tokens, " tokens, ", source.bad_records, " bad lines left out"));
     }
-    const auto& data = recipe.data;
-    slot = std::make_unique<TokenDataset>(files, tokenizer(),
-                                          DatasetOptions{.sequence_length = data.sequence_length,
-                                                         .packing = data.packing,
-                                                         .bos = data.bos,
-                                                         .eos = data.eos,
-                                                         .cross_document = data.cross_document,
-                                                         .recut = data.recut});
-  }
-  return *slot;
+  };
+  add(all.plans.train, all.train);
+  add(all.plans.validation, all.validation);
+  add(all.plans.pairs, all.pairs);
+  add(all.plans.held_out_pairs, all.held_out_pairs);
+  all.hash = hasher.value();
+  prepared_ = std::move(all);
 }
 
-const TokenDataset& Job::train_data() { return dataset(train_, recipe.data.train); }
+const Job::Prepared& Job::prepared() {
+  if (!prepared_) prepare(/*replace=*/false);
+  return *prepared_;
+}
 
-const TokenDataset& Job::validation_data() { return dataset(validation_, recipe.data.validation); }
+const TokenDataset& Job::train_data() {
+  if (!train_) {
+    const auto& all = prepared();
+    train_ = std::make_unique<TokenDataset>(sources_of(all.plans.train), all.train, tokenizer(),
+                                            train_options(recipe.data));
+    const auto report = train_->packing();
+    log_info(str("training text: ", train_->size(), " sequences of ", recipe.data.sequence_length,
+                 " tokens; ", report.truncated, " documents truncated"));
+  }
+  return *train_;
+}
+
+const TokenDataset& Job::validation_data() {
+  if (!validation_) {
+    const auto& all = prepared();
+    validation_ = std::make_unique<TokenDataset>(sources_of(all.plans.validation), all.validation,
+                                                 tokenizer(), validation_options(recipe.data));
+  }
+  return *validation_;
+}
+
+PreferenceDataset Job::preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores) {
+  const auto& stage = *recipe.stages.dpo;
+  return {stores,
+          tokenizer(),
+          {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length}};
+}
+
+PreferenceDataset Job::train_pairs() { return preferences(prepared().pairs); }
+
+PreferenceDataset Job::held_out_pairs() { return preferences(prepared().held_out_pairs); }
 
 namespace {
 
@@ -92,11 +147,41 @@ CausalLm Job::load(const fs::path& model_folder) const {
   return model;
 }
 
+fs::path Job::tokenizer_source() const {
+  return recipe.new_model ? input(recipe.new_model->tokenizer) : input(recipe.base->model);
+}
+
 void Job::save(const fs::path& model_folder, const CausalLm& model) const {
-  save_model(model_folder, model,
-             {.dtype = dtype,
-              .tokenizer_from = recipe.new_model ? input(recipe.new_model->tokenizer)
-                                                 : input(recipe.base->model)});
+  if (!group.leads()) return;
+  save_model(model_folder, model, {.dtype = dtype, .tokenizer_from = tokenizer_source()});
+}
+
+void Job::share_frozen(CausalLm model) {
+  if (recipe.parallel.teacher_sharding == TeacherSharding::kNone || group.size() == 1) return;
+  share_frozen_blocks(model, group);
+  shares_frozen_ = true;
+}
+
+void Job::forget_shared() {
+  if (!shares_frozen_) return;
+  base_ = teacher_ = CausalLm(nullptr);
+  shares_frozen_ = false;
+}
+
+std::vector<CausalLm> Job::frozen_models() const {
+  std::vector<CausalLm> models;
+  for (const auto& model : {base_, teacher_}) {
+    if (!model.is_empty()) models.push_back(model);
+  }
+  return models;
+}
+
+fs::path Job::trace_file(const std::string& stage, int64_t step) const {
+  return folder.traces() / str(stage, "-step-", step, ".rank-", ranks.rank, ".json");
+}
+
+void Job::doing(const std::string& what) {
+  if (watchdog) watchdog->doing(what);
 }
 
 CausalLm Job::base() {
@@ -235,23 +320,34 @@ void add_model(Hasher& hasher, const fs::path& folder) {
 
 }  // namespace
 
-uint64_t Job::inputs_hash() const {
+uint64_t Job::inputs_hash() {
   Hasher hasher;
   if (recipe.base) add_model(hasher, input(recipe.base->model));
   if (recipe.teacher) add_model(hasher, input(recipe.teacher->model));
   if (recipe.new_model) add_model(hasher, input(recipe.new_model->tokenizer));
-  std::vector<std::string> texts;
-  for (const auto& source : recipe.data.train) texts.push_back(source.path);
-  for (const auto& source : recipe.data.validation) texts.push_back(source.path);
-  if (recipe.stages.dpo) {
-    const auto& dpo = *recipe.stages.dpo;
-    texts.insert(texts.end(), dpo.train.begin(), dpo.train.end());
-    texts.insert(texts.end(), dpo.validation.begin(), dpo.validation.end());
+  hasher.add(prepared().hash);
+  if (!recipe.eval.choices.empty()) {
+    for (const auto& path : matching(input(recipe.eval.choices))) add_file(hasher, path);
   }
-  if (!recipe.eval.choices.empty()) texts.push_back(recipe.eval.choices);
-  for (const auto& text : texts) {
-    for (const auto& path : matching(input(text))) add_file(hasher, path);
+  return hasher.value();
+}
+
+uint64_t Job::with_task_files(uint64_t key) const {
+  if (recipe.eval.tasks.empty()) return key;
+  std::vector<fs::path> files;
+  for (const auto& task : recipe.eval.tasks) {
+    if (fs::is_regular_file(input(task))) files.push_back(input(task));
   }
+  const auto data = input(recipe.eval.data);
+  if (!recipe.eval.data.empty() && fs::is_directory(data)) {
+    for (const auto& entry : fs::recursive_directory_iterator(data)) {
+      if (entry.path().extension() == ".jsonl") files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  Hasher hasher;
+  hasher.add(key);
+  for (const auto& file : files) add_file(hasher, file);
   return hasher.value();
 }
 

@@ -12,9 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "base/stopwatch.h"
+#include "base/watchdog.h"
 #include "train/metrics.h"
+#include "train/recipe_data.h"
 #include "train/run_folder.h"
+#include "zebra/checkpoint.h"
 #include "zebra/dataset.h"
+#include "zebra/dist.h"
 #include "zebra/init.h"
 #include "zebra/model.h"
 #include "zebra/recipe.h"
@@ -24,25 +29,56 @@ namespace zebra {
 
 class Job {
  public:
-  Job(const Recipe& recipe, const std::filesystem::path& root);
+  // recipe and group outlive the job; every rank makes one.
+  Job(const Recipe& recipe, const std::filesystem::path& root,
+      std::unique_ptr<RunFolder> run_folder, Group& group);
 
   const Recipe& recipe;
-  RunFolder folder;
+  Group& group;
+  RunFolder& folder;
   const at::Device device;
   const at::ScalarType dtype;
-  MetricsWriter metrics;
+  MetricsWriter metrics;  // of rank 0; what others write is lost
+
+  // How this process talks with the job's other ranks: from the training, and from the thread that
+  // writes checkpoints.
+  RankExchange ranks, saver_ranks;
+
+  const Stopwatch since_start;
+
+  // Tells the watchdog, if there is one, what the job is at.
+  void doing(const std::string& what);
+  std::unique_ptr<Watchdog> watchdog;
+
+  std::filesystem::path trace_file(const std::string& stage, int64_t step) const;
 
   std::filesystem::path input(const std::string& path) const;  // relative paths start at the root
+
+  // Makes all text and pairs of the recipe into tokens, once; later calls find them done.
+  // `replace`: tokens in the run folder that were made from something else are made again, not
+  // refused.
+  void prepare(bool replace);
 
   // Loaded when first asked for, then kept.
   const Tokenizer& tokenizer();
   const TokenDataset& train_data();
   const TokenDataset& validation_data();
+  PreferenceDataset train_pairs();  // of the dpo stage
+  PreferenceDataset held_out_pairs();
   CausalLm base();  // frozen: the given base, or what the pretrain stage made
   CausalLm
   teacher();  // frozen; the base when the recipe names none. ConfigError for another vocabulary
 
+  std::vector<CausalLm> frozen_models() const;     // base and teacher, those that are loaded
+  std::filesystem::path tokenizer_source() const;  // folder or file that models get theirs from
+
+  // Shares the blocks of a frozen model out over the ranks where the recipe says so, until
+  // `forget_shared` (after which it is loaded again when asked for).
+  void share_frozen(CausalLm model);
+  void forget_shared();
+
   CausalLm load(const std::filesystem::path& model_folder) const;  // trainable
+  // Rank 0 writes.
   void save(const std::filesystem::path& model_folder, const CausalLm& model) const;
 
   // Options of a hybrid of the base with these kinds of layers.
@@ -55,20 +91,33 @@ class Job {
 
   std::filesystem::path base_folder() const;
   // Hash of every file that the recipe names: base, teacher, tokenizer, text, pairs.
-  uint64_t inputs_hash() const;
+  uint64_t inputs_hash();
+  // Hash of `key` and of the files that the eval stage's tasks read, which no other stage does.
+  uint64_t with_task_files(uint64_t key) const;
 
  private:
-  const TokenDataset& dataset(std::unique_ptr<TokenDataset>& slot,
-                              const std::vector<DataSource>& sources);
+  // The recipe's data as they are prepared; each store belongs to the plan at its place.
+  struct Prepared {
+    DataPlans plans;
+    std::vector<std::shared_ptr<const TokenStore>> train, validation, pairs, held_out_pairs;
+    uint64_t hash = 0;  // of all texts
+  };
+  const Prepared& prepared();
+  PreferenceDataset preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores);
 
+  std::unique_ptr<RunFolder> folder_;
   std::filesystem::path root_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<Prepared> prepared_;
   std::unique_ptr<TokenDataset> train_, validation_;
   CausalLm base_{nullptr}, teacher_{nullptr};
+  bool shares_frozen_ = false;
 };
 
 at::Device parse_device(
     const std::string& name);  // cpu, cuda, cuda:N; ConfigError when there is none
+// The same for a rank among several on a machine: cuda becomes cuda:LOCAL_RANK.
+at::Device device_of_rank(const std::string& name, const RankInfo& rank);
 at::ScalarType parse_dtype(const std::string& name);  // fp32, bf16, fp16
 
 // The recipe's shape of MLA and Mamba2 layers over a base Llama.

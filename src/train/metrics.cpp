@@ -1,6 +1,9 @@
 #include "train/metrics.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -55,6 +58,12 @@ bool is_beyond(const std::string& line, const std::string& stage, int64_t step) 
 
 }  // namespace
 
+bool is_machine_measure(const std::string& name) {
+  constexpr std::array<const char*, 6> kNames = {
+      "tokens_per_second", "step_seconds", "data_seconds", "memory_bytes", "model_tflops", "mfu"};
+  return std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+}
+
 MetricsWriter::MetricsWriter(fs::path path) : path_(std::move(path)) {
   remove_torn_line(path_);
   open();
@@ -94,9 +103,24 @@ void MetricsWriter::write(const std::string& stage, int64_t step,
   for (const auto& [key, value] : values) {
     line += str(", ", nlohmann::json(key).dump(), ": ", number(value));
   }
-  line += "}\n";
+  append(line + "}\n");
+}
+
+void MetricsWriter::write_list(const std::string& stage, int64_t step, const std::string& key,
+                               const std::vector<int64_t>& values) {
+  append(str("{\"stage\": ", nlohmann::json(stage).dump(), ", \"step\": ", step, ", ",
+             nlohmann::json(key).dump(), ": ", nlohmann::json(values).dump(), "}\n"));
+}
+
+void MetricsWriter::append(const std::string& line) {
   const bool written = std::fwrite(line.data(), 1, line.size(), file_.get()) == line.size();
   if (!written || std::fflush(file_.get()) != 0) {
+    throw ConfigError(str(path_.string(), ": cannot be written: ", std::strerror(errno)));
+  }
+}
+
+void MetricsWriter::sync() {
+  if (::fsync(::fileno(file_.get())) != 0 && errno != EINVAL) {  // EINVAL: a device
     throw ConfigError(str(path_.string(), ": cannot be written: ", std::strerror(errno)));
   }
 }

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <set>
-#include <tuple>
 
 #include "zebra/error.h"
 
@@ -12,12 +10,9 @@ namespace zebra {
 
 namespace {
 
-// Every parameter starts at a multiple of this many elements (256 bytes in float32): matrix
-// products may round differently on other alignments, so none depends on what lies before it.
-constexpr int64_t kAlign = 64;
-// Buffers are whole rows of this length; the norm is taken by rows, then over the rows in double.
+// The norm is taken by rows of this length, then over the rows in double.
 constexpr int64_t kRow = 1024;
-// Elements updated at a time; bounds the memory where gradients must be cast.
+// Elements updated at a time; bounds the memory where gradients and moments must be cast.
 constexpr int64_t kSlice = int64_t{1} << 26;
 
 constexpr const char* kParameter = "parameter.";
@@ -25,225 +20,241 @@ constexpr const char* kExpAvg = "exp_avg.";
 constexpr const char* kExpAvgSq = "exp_avg_sq.";
 constexpr const char* kSteps = "adamw.steps";
 
-int64_t round_up(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
-bool ends_with(const std::string& text, const std::string& end) {
-  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
 at::ScalarType master_dtype(at::ScalarType dtype) {
   return at::isReducedFloatingType(dtype) ? at::kFloat : dtype;
 }
 
-at::Tensor view_of(const at::Tensor& flat, int64_t offset, const at::Tensor& like) {
-  return flat.narrow(0, offset, like.numel()).view(like.sizes());
-}
-
 // "Float [3, 4]"
-std::string form(const at::Tensor& tensor) {
-  return zebra::str(at::toString(tensor.scalar_type()), " ", tensor.sizes());
+std::string form(at::ScalarType dtype, at::IntArrayRef shape) {
+  return zebra::str(at::toString(dtype), " ", shape);
 }
 
 }  // namespace
 
-std::vector<NamedParameter> trainable(torch::nn::Module& module) {
-  std::vector<NamedParameter> result;
-  std::set<const at::TensorImpl*> seen;
-  for (const auto& item : module.named_parameters()) {
-    const at::Tensor& tensor = item.value();
-    if (tensor.requires_grad() && seen.insert(tensor.unsafeGetTensorImpl()).second) {
-      result.push_back({item.key(), tensor});
-    }
-  }
-  return result;
-}
-
-bool decays(const std::string& name) {
-  const auto dot = name.rfind('.');
-  const std::string last = dot == std::string::npos ? name : name.substr(dot + 1);
-  if (last == "bias" || last == "dt_bias" || last == "A_log" || last == "D") return false;
-  const std::string owner = dot == std::string::npos ? "" : name.substr(0, dot);
-  return !(last == "weight" && ends_with(owner, "norm"));
-}
+// Elements of one parameter that lie in this rank's buffers.
+struct AdamW::Piece {
+  const NamedParameter& parameter;
+  int64_t begin, end;  // in the flattened parameter
+  size_t group;
+  int64_t place;  // of `begin` in the group's own buffers
+};
 
 AdamW::AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options)
+    : AdamW(std::move(parameters), options, std::make_unique<Group>()) {}
+
+AdamW::AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options,
+             std::unique_ptr<Group> alone)
+    : AdamW(std::move(parameters), options, *alone, {}) {
+  alone_ = std::move(alone);
+}
+
+AdamW::AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options, Group& group,
+             ShardOptions shards)
     : options_(options) {
-  using Key = std::tuple<double, at::ScalarType, std::string>;
-  std::map<Key, std::vector<NamedParameter>> grouped;
-  std::set<std::string> names;
-  for (auto& parameter : parameters) {
-    const at::Tensor& tensor = parameter.tensor;
-    TORCH_CHECK(tensor.defined() && tensor.is_leaf() && tensor.is_floating_point(), "optimizer ",
-                parameter.name, ": expected a floating-point leaf");
-    TORCH_CHECK(names.insert(parameter.name).second, "optimizer: two parameters are named ",
-                parameter.name);
-    const double decay = decays(parameter.name) ? options.weight_decay : 0.0;
-    grouped[{decay, tensor.scalar_type(), tensor.device().str()}].push_back(std::move(parameter));
-  }
-  for (auto& [key, members] : grouped) {
-    groups_.push_back(make_group(std::move(members), std::get<double>(key)));
-  }
-}
-
-AdamW::Group AdamW::make_group(std::vector<NamedParameter> parameters, double weight_decay) {
+  shards.weight_decay = options.weight_decay;
+  if (options.moments == MomentFormat::kInt8) shards.align = kRow;
+  shards_ = std::make_unique<ParameterShards>(std::move(parameters), group, shards);
   const at::NoGradGuard no_grad;
-  Group group;
-  group.weight_decay = weight_decay;
-  int64_t size = 0;
-  for (auto& parameter : parameters) {
-    const int64_t offset = size;
-    size += round_up(parameter.tensor.numel(), kAlign);
-    group.members.push_back({std::move(parameter), offset, {}});
-  }
-  const at::TensorOptions options = group.members.front().parameter.tensor.options();
-  const auto plain = options.requires_grad(false);
-  group.parameter = at::zeros({round_up(size, kRow)}, plain);
-  group.grad = at::zeros_like(group.parameter);
-  for (Member& member : group.members) {
-    at::Tensor& parameter = member.parameter.tensor;
-    const at::Tensor view = view_of(group.parameter, member.offset, parameter);
-    view.copy_(parameter);
-    member.grad_view = view_of(group.grad, member.offset, parameter);
-    if (parameter.grad().defined()) member.grad_view.copy_(parameter.grad());
-    parameter.set_data(view);
-    parameter.mutable_grad() = member.grad_view;
-  }
-  const auto dtype = master_dtype(group.parameter.scalar_type());
-  group.master = group.parameter.to(dtype);  // the same tensor when the dtype is
-  group.exp_avg = at::zeros_like(group.master);
-  group.exp_avg_sq = at::zeros_like(group.master);
-  group.step = at::zeros({}, plain.dtype(at::kFloat));
-  return group;
-}
-
-// Autograd adds into the views in place, so there is mostly nothing to do.
-void AdamW::collect_gradients(Group& group) {
-  const auto size = static_cast<int64_t>(group.parameter.element_size());
-  const auto* base = static_cast<const char*>(group.parameter.const_data_ptr());
-  for (Member& member : group.members) {
-    at::Tensor& parameter = member.parameter.tensor;
-    TORCH_CHECK(parameter.const_data_ptr() == base + member.offset * size, "optimizer ",
-                member.parameter.name, ": the parameter was moved after the optimiser took it");
-    at::Tensor& grad = parameter.mutable_grad();
-    if (grad.defined() && grad.const_data_ptr() == member.grad_view.const_data_ptr()) continue;
-    if (grad.defined()) {
-      member.grad_view.copy_(grad);
-    } else {
-      member.grad_view.zero_();
-    }
-    grad = member.grad_view;
+  for (const auto& flat : shards_->groups()) {
+    State state;
+    state.master = flat.own.to(master_dtype(flat.own.scalar_type()));  // the same when the dtype is
+    state.exp_avg = Moment(state.master, options.moments, Moment::Kind::kFirst);
+    state.exp_avg_sq = Moment(state.master, options.moments, Moment::Kind::kSecond);
+    state.step = at::zeros({}, flat.own.options().dtype(at::kFloat));
+    states_.push_back(std::move(state));
   }
 }
 
 double AdamW::global_norm() const {
   double squares = 0;
-  for (const Group& group : groups_) {
-    const at::Tensor rows = group.grad.view({-1, kRow});  // (rows, kRow)
-    const auto norms = at::linalg_vector_norm(rows, 2, {1}, /*keepdim=*/false,
-                                              group.master.scalar_type());  // (rows)
+  for (const auto& group : shards_->groups()) {
+    const at::Tensor rows = group.own_grad.view({-1, kRow});  // (rows, kRow)
+    const auto norms = at::linalg_vector_norm(rows, 2, {1});  // (rows)
     // Reads from the device, the only time in a step: whether to update at all is decided here,
     // and the number goes into the metrics of the step anyway.
     const double norm = at::linalg_vector_norm(norms.to(at::kDouble)).item<double>();
     squares += norm * norm;
   }
+  if (shards_->shares()) squares = shards_->ranks().sum({squares})[0];
   return std::sqrt(squares);
 }
 
-void AdamW::update(Group& group, double learning_rate, double clip) const {
-  group.step.fill_(static_cast<double>(steps_));
-  const bool cast = group.grad.scalar_type() != group.master.scalar_type();
-  const int64_t total = group.grad.numel();
+double AdamW::finish_gradients() {
+  const at::NoGradGuard no_grad;
+  shards_->finish_gradients();
+  return global_norm();
+}
+
+void AdamW::update_group(ParameterGroup& group, State& state, double learning_rate,
+                         double clip) const {
+  state.step.fill_(static_cast<double>(steps_));
+  const int64_t total = group.own_grad.numel();
   for (int64_t begin = 0; begin < total; begin += kSlice) {
     const int64_t size = std::min(kSlice, total - begin);
     const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, size); };
-    at::Tensor grad = part(group.grad).to(group.master.scalar_type());
+    const at::Tensor grad = part(group.own_grad);
+    const at::Tensor exp_avg = state.exp_avg.read(begin, size);
+    const at::Tensor exp_avg_sq = state.exp_avg_sq.read(begin, size);
     if (clip < 1.0) grad.mul_(clip);
-    at::_fused_adamw_({part(group.master)}, {grad}, {part(group.exp_avg)}, {part(group.exp_avg_sq)},
-                      /*max_exp_avg_sqs=*/{}, {group.step}, learning_rate, options_.beta1,
+    at::_fused_adamw_({part(state.master)}, {grad}, {exp_avg}, {exp_avg_sq},
+                      /*max_exp_avg_sqs=*/{}, {state.step}, learning_rate, options_.beta1,
                       options_.beta2, group.weight_decay, options_.eps, /*amsgrad=*/false,
                       /*maximize=*/false);
-    if (cast) part(group.parameter).copy_(part(group.master));
+    state.exp_avg.write(begin, exp_avg, steps_);
+    state.exp_avg_sq.write(begin, exp_avg_sq, steps_);
+    if (!state.master.is_same(group.own)) part(group.own).copy_(part(state.master));
   }
 }
 
-StepResult AdamW::step(double learning_rate) {
+void AdamW::update(double learning_rate, double grad_norm) {
   const at::NoGradGuard no_grad;
-  for (Group& group : groups_) collect_gradients(group);
+  ++steps_;
+  // PyTorch's clip_grad_norm_: the 1e-6 belongs to the published runs.
+  const bool clips = options_.clip_norm > 0;
+  const double clip = clips ? options_.clip_norm / (grad_norm + 1e-6) : 1.0;
+  for (size_t i = 0; i < states_.size(); ++i) {
+    update_group(shards_->groups()[i], states_[i], learning_rate, clip);
+  }
+  shards_->clear_gradients();
+  shards_->publish_parameters();
+}
+
+void AdamW::discard() { shards_->clear_gradients(); }
+
+StepResult AdamW::step(double learning_rate) {
   StepResult result;
-  result.grad_norm = global_norm();
+  result.grad_norm = finish_gradients();
   result.finite = std::isfinite(result.grad_norm);
   if (result.finite) {
-    ++steps_;
-    // PyTorch's clip_grad_norm_: the 1e-6 belongs to the published runs.
-    const bool clips = options_.clip_norm > 0;
-    const double clip = clips ? options_.clip_norm / (result.grad_norm + 1e-6) : 1.0;
-    for (Group& group : groups_) update(group, learning_rate, clip);
+    update(learning_rate, result.grad_norm);
+  } else {
+    discard();
   }
-  for (Group& group : groups_) group.grad.zero_();
   return result;
 }
 
-void AdamW::save(const std::string& prefix, Checkpoint& out) const {
-  for (const Group& group : groups_) {
-    for (const Member& member : group.members) {
-      const auto put = [&](const char* kind, const at::Tensor& flat) {
-        const at::Tensor value = view_of(flat, member.offset, member.parameter.tensor);
-        out.tensors[prefix + kind + member.parameter.name] =
-            at::empty_like(value, value.options().device(at::kCPU)).copy_(value);
-      };
-      put(kParameter, group.master);
-      put(kExpAvg, group.exp_avg);
-      put(kExpAvgSq, group.exp_avg_sq);
+// A rank's own part of every parameter; what all ranks hold alike, they divide.
+template <class Visit>
+void AdamW::visit_pieces(bool divide, const Visit& visit) const {
+  const auto& ranks = shards_->ranks();
+  for (size_t g = 0; g < states_.size(); ++g) {
+    int64_t own_at = 0;
+    for (const auto& segment : shards_->groups()[g].segments) {
+      for (const auto& member : segment.members) {
+        const int64_t count = member.parameter.tensor.numel();
+        int64_t begin = std::max<int64_t>(0, segment.own_begin - member.offset);
+        int64_t end = std::min(count, segment.own_begin + segment.own_size - member.offset);
+        if (divide && !shards_->shares()) {
+          begin = count * ranks.rank() / ranks.size();
+          end = count * (ranks.rank() + 1) / ranks.size();
+        }
+        if (begin >= end) continue;
+        visit(Piece{member.parameter, begin, end, g,
+                    own_at + member.offset + begin - segment.own_begin});
+      }
+      own_at += segment.own_size;
     }
   }
+}
+
+void AdamW::save(const std::string& prefix, Checkpoint& out) const {
+  const at::NoGradGuard no_grad;
+  visit_pieces(/*divide=*/true, [&](const Piece& piece) {
+    const int64_t size = piece.end - piece.begin;
+    const State& state = states_[piece.group];
+    const auto put = [&](const char* kind, const at::Tensor& values) {
+      out.pieces.push_back({.name = prefix + kind + piece.parameter.name,
+                            .shape = piece.parameter.tensor.sizes().vec(),
+                            .begin = piece.begin,
+                            .values = values});
+    };
+    put(kParameter, state.master.narrow(0, piece.place, size));
+    put(kExpAvg, state.exp_avg.read(piece.place, size));
+    put(kExpAvgSq, state.exp_avg_sq.read(piece.place, size));
+  });
   out.state[prefix + kSteps] = std::to_string(steps_);
 }
 
-void AdamW::load(const std::string& prefix, const Checkpoint& in) {
-  const at::NoGradGuard no_grad;
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies;  // (to, from)
+// What of a checkpoint does not fit the model; "" when all of it does.
+std::string AdamW::misfits(const std::string& prefix, const SavedCheckpoint& in) const {
   std::set<std::string> expected;
   std::string mistakes;
-  const auto want = [&](const char* kind, const Member& member, const at::Tensor& flat) {
-    const at::Tensor to = view_of(flat, member.offset, member.parameter.tensor);
-    const std::string name = prefix + kind + member.parameter.name;
-    expected.insert(name);
-    const auto found = in.tensors.find(name);
-    if (found == in.tensors.end()) {
-      mistakes += str("; ", name, ": missing");
-    } else if (found->second.sizes() != to.sizes() || found->second.dtype() != to.dtype()) {
-      mistakes += "; " + name + ": expected " + form(to) + ", got " + form(found->second);
-    } else {
-      copies.emplace_back(to, found->second);
-    }
-  };
-  for (const Group& group : groups_) {
-    for (const Member& member : group.members) {
-      want(kParameter, member, group.master);
-      want(kExpAvg, member, group.exp_avg);
-      want(kExpAvgSq, member, group.exp_avg_sq);
+  for (size_t g = 0; g < states_.size(); ++g) {
+    const auto dtype = states_[g].master.scalar_type();
+    for (const auto& segment : shards_->groups()[g].segments) {
+      for (const auto& member : segment.members) {
+        for (const char* kind : {kParameter, kExpAvg, kExpAvgSq}) {
+          const auto& [name, tensor] = member.parameter;
+          const std::string key = prefix + kind + name;
+          expected.insert(key);
+          const auto found = in.tensors().find(key);
+          if (found == in.tensors().end()) {
+            mistakes += str("; ", key, ": missing");
+          } else if (tensor.sizes() != found->second.shape || dtype != found->second.dtype) {
+            mistakes += "; " + key + ": expected " + form(dtype, tensor.sizes()) + ", got " +
+                        form(found->second.dtype, found->second.shape);
+          }
+        }
+      }
     }
   }
   for (const char* kind : {kParameter, kExpAvg, kExpAvgSq}) {
     const std::string start = prefix + kind;
-    for (auto at = in.tensors.lower_bound(start); at != in.tensors.end(); ++at) {
-      if (at->first.compare(0, start.size(), start) != 0) break;
+    for (auto at = in.tensors().lower_bound(start); at != in.tensors().end(); ++at) {
+      if (!at->first.starts_with(start)) break;
       if (!expected.contains(at->first)) mistakes += str("; ", at->first, ": not in the model");
     }
   }
-  const auto steps = in.state.find(prefix + kSteps);
-  if (steps == in.state.end()) mistakes += str("; ", prefix, kSteps, ": missing");
+  if (!in.state().contains(prefix + kSteps)) mistakes += str("; ", prefix, kSteps, ": missing");
+  return mistakes;
+}
+
+void AdamW::load(const std::string& prefix, const SavedCheckpoint& in) {
+  const at::NoGradGuard no_grad;
+  const std::string mistakes = misfits(prefix, in);
   if (!mistakes.empty()) {
     throw GaveUpError("checkpoint does not fit the model: " + mistakes.substr(2));
   }
-  steps_ = std::stoll(steps->second);
-  for (const auto& [to, from] : copies) to.copy_(from);
-  for (Group& group : groups_) {
-    if (!group.master.is_same(group.parameter)) group.parameter.copy_(group.master);
-    group.grad.zero_();
+  steps_ = std::stoll(in.state(prefix + kSteps));
+  struct Loading {
+    at::Tensor exp_avg, exp_avg_sq;
+  };
+  std::vector<Loading> loading;
+  for (const State& state : states_) {
+    const int64_t all = state.master.numel();
+    loading.push_back({state.exp_avg.read(0, all), state.exp_avg_sq.read(0, all)});
   }
+  visit_pieces(/*divide=*/false, [&](const Piece& piece) {
+    const auto get = [&](const char* kind, const at::Tensor& flat) {
+      flat.narrow(0, piece.place, piece.end - piece.begin)
+          .copy_(in.read(prefix + kind + piece.parameter.name, piece.begin, piece.end));
+    };
+    get(kParameter, states_[piece.group].master);
+    get(kExpAvg, loading[piece.group].exp_avg);
+    get(kExpAvgSq, loading[piece.group].exp_avg_sq);
+  });
+  for (size_t g = 0; g < states_.size(); ++g) {
+    State& state = states_[g];
+    state.exp_avg.write(0, loading[g].exp_avg, steps_);
+    state.exp_avg_sq.write(0, loading[g].exp_avg_sq, steps_);
+    const at::Tensor& own = shards_->groups()[g].own;
+    if (!state.master.is_same(own)) own.copy_(state.master);
+  }
+  shards_->clear_gradients();
+  shards_->publish_parameters();
+}
+
+AdamW::Bytes AdamW::bytes() const {
+  const auto held = shards_->bytes();
+  Bytes bytes{.parameters = held.parameters, .gradients = held.gradients};
+  for (size_t g = 0; g < states_.size(); ++g) {
+    const State& state = states_[g];
+    if (!state.master.is_same(shards_->groups()[g].own)) {
+      bytes.masters += static_cast<int64_t>(state.master.nbytes());
+    }
+    bytes.moments += state.exp_avg.bytes() + state.exp_avg_sq.bytes();
+  }
+  return bytes;
 }
 
 }  // namespace zebra

@@ -4,29 +4,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "train/moments.h"
+#include "train/shards.h"
 #include "zebra/checkpoint.h"
 #include "zebra/recipe.h"
 
-namespace torch::nn {
-class Module;
-}
-
 namespace zebra {
-
-struct NamedParameter {
-  std::string name;
-  at::Tensor tensor;
-};
-
-// The parameters that want a gradient, in the order in which they were registered; one that is
-// registered twice (tied) comes once, under its first name.
-std::vector<NamedParameter> trainable(torch::nn::Module& module);
-
-// False for the weights of norms, biases, A_log, D and dt_bias, by name.
-bool decays(const std::string& name);
 
 struct StepResult {
   double grad_norm = 0;  // global, before clipping
@@ -35,56 +22,68 @@ struct StepResult {
 
 // AdamW with decoupled weight decay and clipping by the global norm.
 //
-// The parameters are moved into one contiguous buffer a group (same decay, dtype and device) and
-// become views of it, and so do their gradients: clearing, the norm and the update are a few calls
-// whatever the number of parameters. bf16 parameters have float32 masters and moments; the masters
-// are rounded into the parameters after each step.
-//
-// REQUIRES: nothing else holds views of the parameters' old storage, and the parameters are not
-// moved or cast while the optimiser lives. They stay usable after it. A gradient may be absent,
-// replaced or set to none between steps; an absent one counts as zero.
+// It works on the buffers of ParameterShards: clearing, the norm and the update are a few calls
+// whatever the number of parameters, and a rank updates the part that it owns. bf16 parameters have
+// float32 masters; these are rounded into the parameters after each step.
 //
 // The same calls on the same numbers give the same bits, whatever the number of threads.
 class AdamW {
  public:
+  // One rank, all of the state.
   AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options);
+  // `group` outlives this; weight decay and alignment in `shards` are the optimiser's to set.
+  AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options, Group& group,
+        ShardOptions shards);
 
-  // Clips by the global norm, updates with this learning rate, clears the gradients. A non-finite
-  // norm changes nothing but the gradients (cleared).
+  // The three parts of a step. First the gradients' sums over ranks and micro-batches, and their
+  // global norm, the same on every rank; then either the update with this learning rate, clipped by
+  // the norm, or nothing. Both clear the gradients.
+  double finish_gradients();
+  void update(double learning_rate, double grad_norm);
+  void discard();
+
+  // All three: a non-finite norm changes nothing but the gradients (cleared).
   StepResult step(double learning_rate);
 
-  // Copies on the CPU under `prefix`: parameters (the masters), both moments; the step count goes
-  // into the state.
+  // Pieces under `prefix`, views where they can be: this rank's part of parameters (the masters)
+  // and both moments; the step count goes into the state. What all ranks hold alike they divide.
   void save(const std::string& prefix, Checkpoint& out) const;
 
-  // Takes back what `save` wrote. Missing, surplus or mis-shaped tensors: GaveUpError naming them,
-  // nothing changed.
-  void load(const std::string& prefix, const Checkpoint& in);
+  // Takes back what `save` wrote, with whatever sharding and number of ranks. Missing, surplus or
+  // mis-shaped tensors: GaveUpError naming them, nothing changed.
+  void load(const std::string& prefix, const SavedCheckpoint& in);
 
   int64_t steps() const { return steps_; }  // updates done
+  ParameterShards& shards() { return *shards_; }
+
+  // Bytes of this rank.
+  struct Bytes {
+    int64_t parameters = 0, gradients = 0, masters = 0, moments = 0;
+  };
+  Bytes bytes() const;
 
  private:
-  struct Member {
-    NamedParameter parameter;
-    int64_t offset;        // elements
-    at::Tensor grad_view;  // of the group's gradient, in the parameter's shape
-  };
-  struct Group {
-    std::vector<Member> members;
-    double weight_decay = 0;
-    at::Tensor parameter, grad;  // flat, in the parameters' dtype
+  // Beside each group of the shards.
+  struct State {
     at::Tensor
-        master;  // flat, float32 (float64 for float64 parameters); `parameter` itself unless bf16
-    at::Tensor exp_avg, exp_avg_sq, step;
+        master;  // flat, float32 (float64 for float64); the group's `own` unless that is bf16
+    Moment exp_avg, exp_avg_sq;
+    at::Tensor step;
   };
+  struct Piece;
 
-  static Group make_group(std::vector<NamedParameter> parameters, double weight_decay);
-  static void collect_gradients(Group& group);
+  AdamW(std::vector<NamedParameter> parameters, const OptimizerOptions& options,
+        std::unique_ptr<Group> alone);
   double global_norm() const;
-  void update(Group& group, double learning_rate, double clip) const;
+  void update_group(ParameterGroup& group, State& state, double learning_rate, double clip) const;
+  template <class Visit>
+  void visit_pieces(bool divide, const Visit& visit) const;
+  std::string misfits(const std::string& prefix, const SavedCheckpoint& in) const;
 
   OptimizerOptions options_;
-  std::vector<Group> groups_;
+  std::unique_ptr<Group> alone_;
+  std::unique_ptr<ParameterShards> shards_;
+  std::vector<State> states_;
   int64_t steps_ = 0;
 };
 

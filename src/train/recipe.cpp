@@ -35,6 +35,13 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
   return recipe;
 }
 
+bool ranks_divide(const Recipe& recipe, int64_t ranks) {
+  const auto divides = [&](const auto& stage) { return !stage || stage->batch_size % ranks == 0; };
+  const auto& stages = recipe.stages;
+  return divides(stages.pretrain) && divides(stages.ild) && divides(stages.distill) &&
+         divides(stages.dpo);
+}
+
 std::vector<RecipeMistake> check_recipe(const std::filesystem::path& path,
                                         const std::vector<std::string>& overrides) {
   try {

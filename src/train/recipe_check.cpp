@@ -4,6 +4,8 @@
 #include <charconv>
 
 #include "train/recipe_fields.h"
+#include "zebra/chat_template.h"
+#include "zebra/tasks.h"
 
 namespace zebra {
 
@@ -20,6 +22,7 @@ class Rules {
   void fail(const std::string& key, const std::string& message) const {
     notes_.fail(at(key), message);
   }
+  bool placed(const std::string& key) const { return notes_.placed(at(key)); }
   bool readable(const std::string& key) const { return !notes_.failed(at(key)); }
 
   template <class T>
@@ -251,13 +254,53 @@ void check_sources(const std::vector<DataSource>& sources, const std::string& ke
   }
 }
 
+// Weights stand at every source of a mixture or at none.
+void check_mixture(const std::vector<DataSource>& sources, const Rules& rules) {
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const auto at = rules.below("train." + std::to_string(i));
+    at.positive("epochs", sources[i].epochs);
+    if (sources[i].weight) at.positive("weight", *sources[i].weight);
+    if (sources[i].weight.has_value() == sources[0].weight.has_value()) continue;
+    at.fail("weight", "expected a weight at every source or at none");
+  }
+}
+
+void check_validation(const DataRecipe& data, const Rules& rules) {
+  const double split = data.validation_split;
+  rules.expect(split >= 0 && split < 1, "validation_split", "0 to below 1", split);
+  if (split > 0 && !data.validation.empty()) {
+    rules.fail("validation_split", "expected either this or validation, got both");
+  } else if (split == 0 && data.validation.empty() && !rules.placed("validation")) {
+    rules.fail("validation", "the key is missing (or validation_split)");
+  } else if (split == 0) {
+    check_sources(data.validation, "validation", rules);
+  }
+  for (size_t i = 0; i < data.validation.size(); ++i) {
+    const auto at = rules.below("validation." + std::to_string(i));
+    if (data.validation[i].weight) at.fail("weight", "held-out text is not mixed");
+    if (data.validation[i].epochs != 1) at.fail("epochs", "held-out text is not mixed");
+  }
+}
+
 void check_data(const DataRecipe& data, const Rules& rules) {
   rules.at_least<int64_t>("sequence_length", data.sequence_length, 2);
+  rules.at_least<int64_t>("packing_window", data.packing_window, 1);
   if (data.recut && data.packing != Packing::kConcat) {
-    rules.fail("recut", "expected packing concat, got none");
+    rules.fail("recut", str("expected packing concat, got ", enum_name(data.packing)));
+  }
+  if (data.packing == Packing::kBestFit && data.bos == BosPlacement::kSequence) {
+    rules.fail("bos", "expected document or none with packing best_fit, got sequence");
+  }
+  auto names = ChatTemplate::names();
+  names.insert(names.begin(), "auto");
+  if (std::find(names.begin(), names.end(), data.chat_template) == names.end()) {
+    std::string known;
+    for (const auto& name : names) known += (known.empty() ? "" : ", ") + name;
+    rules.fail("chat_template", str("expected one of ", known, ", got ", data.chat_template));
   }
   check_sources(data.train, "train", rules);
-  check_sources(data.validation, "validation", rules);
+  check_mixture(data.train, rules);
+  check_validation(data, rules);
 }
 
 bool is_device(const std::string& name) {
@@ -270,11 +313,45 @@ bool is_device(const std::string& name) {
   return error == std::errc() && stop == end && index >= 0;
 }
 
+void check_running(const Recipe& recipe, const Rules& rules) {
+  const auto checkpoint = rules.below("checkpoint");
+  checkpoint.at_least<int64_t>("every_steps", recipe.checkpoint.every_steps, 0);
+  checkpoint.at_least("every_minutes", recipe.checkpoint.every_minutes, 0.0);
+  checkpoint.at_least<int64_t>("keep", recipe.checkpoint.keep, 1);
+  checkpoint.at_least<int64_t>("keep_every", recipe.checkpoint.keep_every, 0);
+  if (recipe.checkpoint.every_steps == 0 && recipe.checkpoint.every_minutes == 0) {
+    checkpoint.fail("every_steps", "expected more than 0 here or in every_minutes, got 0");
+  }
+  const auto health = rules.below("health");
+  health.at_least("hang_timeout_minutes", recipe.health.hang_timeout_minutes, 0.0);
+  health.at_least("heartbeat_seconds", recipe.health.heartbeat_seconds, 0.0);
+  health.at_least<int64_t>("replay_every", recipe.health.replay_every, 0);
+  health.at_least<int64_t>("compare_weights_every", recipe.health.compare_weights_every, 0);
+  health.at_least<int64_t>("slow_ranks_every", recipe.health.slow_ranks_every, 0);
+  rules.at_least<int64_t>("metrics.trace_step", recipe.metrics.trace_step, 0);
+  rules.at_least("metrics.peak_tflops", recipe.metrics.peak_tflops, 0.0);
+  rules.at_least("time_limit_minutes", recipe.time_limit_minutes, 0.0);
+}
+
 void check_machine(const Recipe& recipe, const Rules& rules) {
   rules.expect(is_device(recipe.device), "device", "cpu, cuda or cuda:N", recipe.device);
   rules.expect(recipe.dtype == "fp32" || recipe.dtype == "bf16", "dtype", "fp32 or bf16",
                recipe.dtype);
   rules.at_least<int64_t>("threads", recipe.threads, 0);
+}
+
+void check_parallel(const ParallelRecipe& parallel, const Rules& rules) {
+  rules.at_least<int64_t>("timeout_seconds", parallel.timeout_seconds, 1);
+  rules.at_least<int64_t>("max_restarts", parallel.max_restarts, 0);
+  if (parallel.offload_inputs && parallel.recompute == Recompute::kNone) {
+    rules.fail("offload_inputs", "expected recompute smart or full, got none");
+  }
+}
+
+void check_stability(const StabilityRecipe& stability, const Rules& rules) {
+  rules.at_least<int64_t>("max_skips_in_row", stability.max_skips_in_row, 0);
+  rules.at_least("spike_zscore", stability.spike_zscore, 0.0);
+  rules.at_least<int64_t>("spike_window", stability.spike_window, 8);
 }
 
 void check_stages(const Recipe& recipe, const Rules& rules) {
@@ -286,6 +363,34 @@ void check_stages(const Recipe& recipe, const Rules& rules) {
   if (recipe.stages.ild) check_ild(recipe, stages.below("ild"));
   if (recipe.stages.distill) check_distill(recipe, stages.below("distill"));
   if (recipe.stages.dpo) check_dpo(recipe, stages.below("dpo"));
+}
+
+void check_tasks(const EvalRecipe& eval, const Rules& rules) {
+  static const std::vector<std::string> models = {"base",     "init",    "ild",
+                                                  "composed", "distill", "dpo"};
+  for (size_t i = 0; i < eval.at.size(); ++i) {
+    const bool known = std::find(models.begin(), models.end(), eval.at[i]) != models.end();
+    rules.expect(known, join_key("at", std::to_string(i)),
+                 "base, init, ild, composed, distill or dpo", eval.at[i]);
+  }
+  const auto names = task_names();
+  for (size_t i = 0; i < eval.tasks.size(); ++i) {
+    const auto& task = eval.tasks[i];
+    const bool known = task.ends_with(".yaml") || task.ends_with(".yml") ||
+                       std::find(names.begin(), names.end(), task) != names.end();
+    const auto nearest = nearest_name(task, names);
+    const auto hint = nearest.empty() ? "" : str(" (did you mean ", nearest, "?)");
+    rules.expect(known, join_key("tasks", std::to_string(i)), "a known task or a YAML file",
+                 task + hint);
+  }
+  if (eval.fewshot) rules.at_least<int64_t>("fewshot", *eval.fewshot, 0);
+  rules.at_least<int64_t>("limit", eval.limit, 0);
+  rules.at_least<int64_t>("max_length", eval.max_length, 0);
+  for (size_t i = 0; i < eval.published.size(); ++i) {
+    const auto& task = eval.published[i].task;
+    rules.expect(std::find(eval.tasks.begin(), eval.tasks.end(), task) != eval.tasks.end(),
+                 join_key("published", std::to_string(i)) + ".task", "one of eval.tasks", task);
+  }
 }
 
 }  // namespace
@@ -310,8 +415,10 @@ void check_rules(const Recipe& recipe, RecipeNotes& notes) {
   check_needs(recipe, rules);
   rules.at_least<int64_t>("eval.max_sequences", recipe.eval.max_sequences, 0);
   rules.at_least<int64_t>("eval.batch_size", recipe.eval.batch_size, 1);
-  rules.at_least<int64_t>("checkpoint.every_steps", recipe.checkpoint.every_steps, 1);
-  rules.at_least<int64_t>("checkpoint.keep", recipe.checkpoint.keep, 1);
+  check_tasks(recipe.eval, rules.below("eval"));
+  check_running(recipe, rules);
+  check_parallel(recipe.parallel, rules.below("parallel"));
+  check_stability(recipe.stability, rules.below("stability"));
   check_machine(recipe, rules);
 }
 

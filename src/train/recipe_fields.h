@@ -39,10 +39,10 @@ inline const std::vector<std::string>& required_keys() {
                                                 "data",
                                                 "data.train",
                                                 "data.train.*.path",
-                                                "data.validation",
                                                 "data.validation.*.path",
                                                 "hybrid.mla_layers",
                                                 "new_model.tokenizer",
+                                                "eval.published.*.task",
                                                 "stages.dpo.train"};
   return keys;
 }

@@ -123,6 +123,15 @@ std::string results_section(const Summary& summary) {
          table_html(table, "full");
 }
 
+std::string tasks_section(const Summary& summary) {
+  const auto table = task_cells(summary);
+  if (table.rows.empty()) return "";
+  return heading("Tasks",
+                 "Scores of lm-evaluation-harness's tasks in percent, and what is published. "
+                 "tasks/ has every number with its standard error.") +
+         table_html(table, "full");
+}
+
 std::string students_section(const Summary& summary) {
   SummaryTable table;
   table.columns = {"student", "nats per\ntoken", "KL to\nteacher", "top-1\nagreement"};
@@ -154,6 +163,22 @@ std::string layers_section(const Summary& summary) {
   return heading("Layers", "") + layer_map(summary.layers);
 }
 
+// Bytes of a whole sequence, states included, which the share of the KV cache leaves out.
+std::string sequence_table(const CacheSummary& cache) {
+  if (!cache.bytes_per_token || !cache.bytes_per_sequence || !cache.base_bytes_per_token) return "";
+  SummaryTable table;
+  table.columns = {"tokens of\na sequence", "base,\nbytes", "hybrid,\nbytes", "of that\nstates",
+                   "share"};
+  for (const int64_t tokens : {256, 2048, 16384, 131072}) {
+    const auto base = static_cast<double>(*cache.base_bytes_per_token * tokens);
+    const auto state = static_cast<double>(*cache.bytes_per_sequence);
+    const double hybrid = static_cast<double>(*cache.bytes_per_token * tokens) + state;
+    table.rows.push_back({std::to_string(tokens), short_number(base), short_number(hybrid),
+                          short_number(state), percent(hybrid / base, 2)});
+  }
+  return table_html(table, "");
+}
+
 std::string cache_section(const Summary& summary) {
   const auto& cache = summary.cache;
   if (!cache.kv_values_per_token || !cache.base_kv_values_per_token) return "";
@@ -171,7 +196,7 @@ std::string cache_section(const Summary& summary) {
   return heading("Cache", about + ".") + "<div class=\"lone\">" +
          bar_chart({{.label = "base", .text = text(base), .css_class = "attention", .value = base},
                     {.label = "hybrid", .text = mine, .css_class = "mla", .value = hybrid}}) +
-         "</div>\n";
+         "</div>\n" + sequence_table(cache);
 }
 
 // ---- training -----------------------------------------------------------------------------------
@@ -358,7 +383,8 @@ void write_report(const std::filesystem::path& run_folder) {
           "<title>",
           name, "</title>\n<style>", kReportStyle, "</style>\n</head>\n<body>\n");
   page += str("<h1>", name, "</h1>\n<p class=\"about\">", escape_html(subtitle(summary)), "</p>\n");
-  page += facts(summary) + results_section(summary) + layers_section(summary);
+  page += facts(summary) + results_section(summary) + tasks_section(summary);
+  page += layers_section(summary);
   page += cache_section(summary) + students_section(summary);
   page += training_section(read_metrics(run_folder / "metrics.jsonl"));
   page += smart_section(summary) + conversion_section(run_folder / "init_report.json");

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "train/metrics.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -32,7 +33,10 @@ void add_line(std::vector<StageCurves>& stages, const Json& line) {
   auto& stage = curves_of(stages, full.substr(0, dot));
   if (!contains(stage.variants, variant)) stage.variants.push_back(variant);
   for (const auto& [key, value] : line.items()) {
-    if (key == "stage" || key == "step" || key == "tokens" || !value.is_number()) continue;
+    const bool speed = key == "tokens_per_second" || key == "mfu";
+    const bool left_out = key == "stage" || key == "step" || key == "tokens" || key == "samples" ||
+                          (is_machine_measure(key) && !speed);
+    if (left_out || !value.is_number()) continue;
     if (!contains(stage.keys, key)) stage.keys.push_back(key);
     stage.curves[key][variant].push_back({step, value.get<double>()});
   }

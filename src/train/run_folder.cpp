@@ -4,19 +4,34 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "zebra/checkpoint.h"
 #include "zebra/error.h"
 
 namespace zebra {
 
 namespace fs = std::filesystem;
 
-RunFolder::RunFolder(const fs::path& root) : root_(root) {
+namespace {
+
+// "process 4711 on host node-3"
+std::string who_am_i() {
+  std::array<char, 256> host{};
+  ::gethostname(host.data(), host.size() - 1);
+  return str("process ", ::getpid(), " on host ", host.data(), "\n");
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const fs::path& root, int64_t rank)
+    : root_(root), of_rank_(rank == 0 ? "" : str(".rank-", rank)) {
+  if (rank > 0) return;
   std::error_code error;
   fs::create_directories(root_ / "stages", error);
   if (error) throw ConfigError(str(root_.string(), ": cannot be created: ", error.message()));
@@ -24,8 +39,17 @@ RunFolder::RunFolder(const fs::path& root) : root_(root) {
   lock_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
   if (lock_ < 0) throw ConfigError(str(path.string(), ": ", std::strerror(errno)));
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    const bool held = errno == EWOULDBLOCK;
+    const std::string reason = held ? "" : str(path.string(), ": ", std::strerror(errno));
     ::close(lock_);
-    throw ConfigError(str(root_.string(), ": another process is running in this folder"));
+    if (!held) throw ConfigError(reason);
+    const std::string holder = read_file(path);
+    throw ConfigError(str(root_.string(), ": another process is running in this folder",
+                          holder.empty() ? "" : ": " + holder.substr(0, holder.find('\n'))));
+  }
+  const std::string self = who_am_i();
+  if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, self.data(), self.size(), 0) < 0) {
+    throw ConfigError(str(path.string(), ": cannot be written: ", std::strerror(errno)));
   }
 }
 
@@ -45,10 +69,12 @@ std::optional<StageRecord> RunFolder::record(const std::string& stage) const {
                      .seconds = require<double>(json, "seconds", path.string())};
 }
 
-void RunFolder::complete(const std::string& stage, const StageRecord& record) {
+void RunFolder::complete(const std::string& stage, const StageRecord& record, int64_t keep_every) {
   const nlohmann::json json = {{"stage", stage}, {"key", record.key}, {"seconds", record.seconds}};
   write_file_atomic(record_path(stage), json.dump(2) + "\n");
-  fs::remove_all(checkpoints(stage));
+  CheckpointStore store(checkpoints(stage), {.keep_every = keep_every});
+  store.retire();
+  if (store.steps().empty()) fs::remove_all(checkpoints(stage));
 }
 
 void RunFolder::discard(const std::string& name) {

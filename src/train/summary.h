@@ -19,6 +19,8 @@ struct StageScores {
   // Multiple choice.
   std::optional<double> accuracy = {}, accuracy_norm = {};
   std::optional<double> preference_accuracy = {}, preference_margin = {};
+  // Harness tasks, by "task,metric"; standard errors by "task,metric_stderr".
+  std::map<std::string, double> tasks = {};
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -30,6 +32,7 @@ struct StageScores {
     visit("accuracy_norm", accuracy_norm);
     visit("preference_accuracy", preference_accuracy);
     visit("preference_margin", preference_margin);
+    visit("tasks", tasks);
   }
 };
 
@@ -39,6 +42,8 @@ struct CacheSummary {
   std::optional<double> kv_share;  // of the base's, 0 ... 1
   std::optional<int64_t> state_values_per_sequence;
   std::optional<int64_t> base_kv_values_per_token;
+  // The same in bytes, in bfloat16 with float32 SSM states, as the caches hold them.
+  std::optional<int64_t> bytes_per_token, bytes_per_sequence, base_bytes_per_token;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -46,6 +51,9 @@ struct CacheSummary {
     visit("kv_share", kv_share);
     visit("state_values_per_sequence", state_values_per_sequence);
     visit("base_kv_values_per_token", base_kv_values_per_token);
+    visit("bytes_per_token", bytes_per_token);
+    visit("bytes_per_sequence", bytes_per_sequence);
+    visit("base_bytes_per_token", base_bytes_per_token);
   }
 };
 
@@ -75,6 +83,20 @@ struct SmartSummary {
   }
 };
 
+// A column of the table of tasks, and what is published about it (a share, 0 ... 1).
+struct TaskColumn {
+  std::string task, metric;
+  std::optional<double> published_base, published_hybrid;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("task", task);
+    visit("metric", metric);
+    visit("published_base", published_base);
+    visit("published_hybrid", published_hybrid);
+  }
+};
+
 struct Summary {
   std::optional<std::string> name;
   std::optional<int64_t> seed;
@@ -87,6 +109,7 @@ struct Summary {
   CacheSummary cache;
   SpeedSummary speed;
   SmartSummary smart;
+  std::vector<TaskColumn> task_columns;
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -99,6 +122,7 @@ struct Summary {
     visit("cache", cache);
     visit("speed", speed);
     visit("smart", smart);
+    visit("task_columns", task_columns);
   }
 };
 
@@ -124,5 +148,10 @@ struct SummaryTable {
   std::vector<std::vector<std::string>> rows;
 };
 SummaryTable summary_cells(const Summary& summary);
+
+// Scores of the harness's tasks in percent: a row a model (the pure students after ILD among them),
+// the published numbers last; a column a task, and their mean where there are several. No rows when
+// no task was run.
+SummaryTable task_cells(const Summary& summary);
 
 }  // namespace zebra

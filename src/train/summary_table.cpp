@@ -101,28 +101,7 @@ std::string padded(const std::string& text, size_t width, bool right) {
   return right ? spaces + text : text + spaces;
 }
 
-}  // namespace
-
-SummaryTable summary_cells(const Summary& summary) {
-  SummaryTable table;
-  table.columns.push_back("model");
-  for (const auto& column : columns()) table.columns.push_back(column.title);
-  for (const auto& [stage, label] : kRows) {
-    const auto found = summary.stages.find(stage);
-    if (found == summary.stages.end()) continue;
-    std::vector<std::string> row = {label};
-    const bool is_base = std::string_view(stage) == "base";
-    for (const auto& column : columns()) {
-      row.push_back(column.cell(summary, found->second, is_base));
-    }
-    table.rows.push_back(std::move(row));
-  }
-  drop_empty_columns(table);
-  return table;
-}
-
-std::string summary_table(const Summary& summary) {
-  const auto table = summary_cells(summary);
+std::string table_text(const SummaryTable& table) {
   std::vector<std::string> upper, lower;  // lines of the head
   for (const auto& title : table.columns) {
     const auto end = title.find('\n');
@@ -147,6 +126,85 @@ std::string summary_table(const Summary& summary) {
   std::string text = line(upper) + line(lower) + std::string(total, '-') + "\n";
   for (const auto& row : table.rows) text += line(row);
   return text;
+}
+
+// Cells in percent, and their mean where no column is without a score. A row without any is left
+// out.
+template <class Score>
+void add_task_row(SummaryTable& table, const std::string& label, const Summary& summary,
+                  const Score& score) {
+  std::vector<std::string> row = {label};
+  double sum = 0;
+  size_t known = 0;
+  for (const auto& column : summary.task_columns) {
+    const std::optional<double> value = score(column);
+    row.push_back(fixed(value, 2, 100.0, ""));
+    sum += value.value_or(0);
+    known += value ? 1 : 0;
+  }
+  if (known == 0) return;
+  const size_t columns = summary.task_columns.size();
+  std::optional<double> mean;
+  if (known == columns) mean = sum / static_cast<double>(columns);
+  if (columns > 1) row.push_back(fixed(mean, 2, 100.0, ""));
+  table.rows.push_back(std::move(row));
+}
+
+}  // namespace
+
+SummaryTable summary_cells(const Summary& summary) {
+  SummaryTable table;
+  table.columns.push_back("model");
+  for (const auto& column : columns()) table.columns.push_back(column.title);
+  for (const auto& [stage, label] : kRows) {
+    const auto found = summary.stages.find(stage);
+    if (found == summary.stages.end()) continue;
+    std::vector<std::string> row = {label};
+    const bool is_base = std::string_view(stage) == "base";
+    for (const auto& column : columns()) {
+      row.push_back(column.cell(summary, found->second, is_base));
+    }
+    table.rows.push_back(std::move(row));
+  }
+  drop_empty_columns(table);
+  return table;
+}
+
+SummaryTable task_cells(const Summary& summary) {
+  SummaryTable table;
+  table.columns.push_back("model");
+  for (const auto& column : summary.task_columns) {
+    table.columns.push_back(column.task + "\n" + column.metric);
+  }
+  if (summary.task_columns.size() > 1) table.columns.push_back("mean");
+  const auto add_scores = [&](const std::string& label, const StageScores& scores) {
+    add_task_row(table, label, summary, [&](const TaskColumn& column) {
+      const auto found = scores.tasks.find(column.task + "," + column.metric);
+      return found == scores.tasks.end() ? std::nullopt : std::optional<double>(found->second);
+    });
+  };
+  const auto add_stage = [&](const Row& row) {
+    const auto found = summary.stages.find(row.stage);
+    if (found != summary.stages.end()) add_scores(row.label, found->second);
+  };
+  add_stage(kRows[0]);
+  add_stage(kRows[1]);
+  for (const auto& [kind, stages] : summary.students) {
+    const auto found = stages.find("ild");
+    if (found != stages.end()) add_scores("all " + kind + ", after ILD", found->second);
+  }
+  for (size_t i = 2; i < std::size(kRows); ++i) add_stage(kRows[i]);
+  if (table.rows.empty()) return table;
+  add_task_row(table, "published base", summary,
+               [](const TaskColumn& column) { return column.published_base; });
+  add_task_row(table, "published hybrid", summary,
+               [](const TaskColumn& column) { return column.published_hybrid; });
+  return table;
+}
+
+std::string summary_table(const Summary& summary) {
+  const auto tasks = task_cells(summary);
+  return table_text(summary_cells(summary)) + (tasks.rows.empty() ? "" : "\n" + table_text(tasks));
 }
 
 }  // namespace zebra

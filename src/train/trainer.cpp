@@ -1,6 +1,7 @@
 #include "zebra/trainer.h"
 
 #include <algorithm>
+#include <memory>
 #include <thread>
 
 #include "base/file.h"
@@ -29,7 +30,7 @@ const std::vector<Stage>& run_stages() {
          to.data = from.data;
          to.stages.pretrain = from.stages.pretrain;
        },
-       run_pretrain},
+       run_pretrain, /*on_all_ranks=*/true},
       {"init", has_hybrid,
        [](const Recipe& from, Recipe& to) {
          to.base = from.base;
@@ -39,7 +40,8 @@ const std::vector<Stage>& run_stages() {
        },
        run_init},
       {"ild", [](const Recipe& r) { return has_hybrid(r) && r.stages.ild.has_value(); },
-       [](const Recipe& from, Recipe& to) { to.stages.ild = from.stages.ild; }, run_ild},
+       [](const Recipe& from, Recipe& to) { to.stages.ild = from.stages.ild; }, run_ild,
+       /*on_all_ranks=*/true},
       {"smart", [](const Recipe& r) { return has_hybrid(r) && r.hybrid->smart_count.has_value(); },
        [](const Recipe&, Recipe&) {}, run_smart},
       {"compose", has_hybrid, [](const Recipe&, Recipe&) {}, run_compose},
@@ -48,9 +50,10 @@ const std::vector<Stage>& run_stages() {
          to.teacher = from.teacher;
          to.stages.distill = from.stages.distill;
        },
-       run_distill},
+       run_distill, /*on_all_ranks=*/true},
       {"dpo", [](const Recipe& r) { return r.stages.dpo.has_value(); },
-       [](const Recipe& from, Recipe& to) { to.stages.dpo = from.stages.dpo; }, run_dpo},
+       [](const Recipe& from, Recipe& to) { to.stages.dpo = from.stages.dpo; }, run_dpo,
+       /*on_all_ranks=*/true},
       {"eval", [](const Recipe&) { return true; },
        [](const Recipe& from, Recipe& to) { to.eval = from.eval; }, run_eval},
   };
@@ -65,7 +68,10 @@ uint64_t stage_key(const Stage& stage, const Recipe& recipe, uint64_t before) {
   Recipe part;
   part.seed = recipe.seed;
   part.dtype = recipe.dtype;
+  // Of what may change between two runs, this alone can change the result.
+  if (recipe.stability.on_spike == OnSpike::kSkip) part.stability = recipe.stability;
   stage.select(recipe, part);
+  part.data.cache.clear();  // where tokens lie changes no result
   Hasher hasher;
   hasher.add(before);
   hasher.add(stage.name);
@@ -101,14 +107,83 @@ bool complete(const Job& job, const std::string& name, uint64_t key) {
 
 void run_stage(Job& job, const Stage& stage, uint64_t key) {
   log_info(str("stage ", stage.name));
-  const auto result = stage.run(job, key);
-  job.folder.complete(stage.name, {.key = key, .seconds = result.seconds});
-  if (stop_requested()) throw StoppedError(str("stopped after stage ", stage.name));
+  job.doing(str("stage ", stage.name));
+  StageResult result;
+  if (stage.on_all_ranks) {
+    result = stage.run(job, key);
+    job.forget_shared();
+  } else {
+    job.group.led([&] { result = stage.run(job, key); });
+  }
+  job.group.led([&] {
+    job.folder.complete(stage.name, {.key = key, .seconds = result.seconds},
+                        job.recipe.checkpoint.keep_every);
+    if (stop_requested()) {
+      throw StoppedError(str("after stage ", stage.name, ": stopped by ", stop_reason()));
+    }
+  });
 }
 
-void use_threads(int64_t threads) {
-  const auto all = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : all));
+// Ranks on one machine share its cores.
+void use_threads(int64_t threads, const RankInfo& rank) {
+  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  const int64_t share = std::max<int64_t>(1, cores / rank.local_world);
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : share));
+}
+
+// What is to be done about a stage. Rank 0 looks, for all.
+enum class Due { kRun, kNot, kMissing };
+
+Due due(Job& job, const std::string& name, uint64_t key, bool asked, bool redo) {
+  const auto look = [&]() -> std::string {
+    if (redo && asked) job.folder.discard(name);
+    if (complete(job, name, key)) return "complete";
+    return asked ? "run" : "missing";
+  };
+  const std::string found = job.group.led_text(look);
+  return found == "run" ? Due::kRun : found == "missing" ? Due::kMissing : Due::kNot;
+}
+
+void run_stages_of(Job& job, const RunOptions& options) {
+  job.group.led([&] { job.prepare(/*replace=*/options.fresh || !options.from.empty()); });
+  bool redo = options.fresh;
+  std::string missing;  // an earlier stage that is neither complete nor asked for
+  uint64_t key = std::stoull(job.group.led_text([&] { return std::to_string(job.inputs_hash()); }));
+  for (const auto& stage : run_stages()) {
+    if (!stage.wanted(job.recipe)) continue;
+    if (stage.name == "eval") key = job.with_task_files(key);
+    key = stage_key(stage, job.recipe, key);
+    redo = redo || stage.name == options.from;
+    const bool asked = options.only.empty() || listed(options.only, stage.name);
+    switch (due(job, stage.name, key, asked, redo)) {
+      case Due::kNot:
+        log_info(str("stage ", stage.name, ": complete"));
+        break;
+      case Due::kMissing:
+        missing = stage.name;
+        break;
+      case Due::kRun:
+        if (!missing.empty()) {
+          throw ConfigError(
+              str("stage ", stage.name, " needs stage ", missing, ", which is not complete"));
+        }
+        run_stage(job, stage, key);
+    }
+  }
+}
+
+// Rank 0 makes the folder and takes its lock before the others look into it.
+std::unique_ptr<Job> make_job(const Recipe& recipe, const RunOptions& options, Group& group) {
+  std::unique_ptr<RunFolder> folder;
+  const auto open = [&] { folder = std::make_unique<RunFolder>(recipe.output, group.rank()); };
+  group.led([&] {
+    open();
+    write_file_atomic(folder->resolved_recipe(), write_recipe(recipe));
+  });
+  if (!group.leads()) open();
+  log_to_file(folder->log());
+  if (!group.leads()) log_to_files_only();
+  return std::make_unique<Job>(recipe, options.root, std::move(folder), group);
 }
 
 }  // namespace
@@ -123,33 +198,27 @@ const std::vector<std::string>& stage_names() {
 }
 
 void run_recipe(const Recipe& recipe, const RunOptions& options) {
-  check_names(options);
-  use_threads(recipe.threads);
-  install_stop_handlers();
-  Job job(recipe, options.root);
-  write_file_atomic(job.folder.resolved_recipe(), write_recipe(recipe));
-  log_to_file(job.folder.log());
+  Group alone;
+  run_recipe(recipe, options, alone);
+}
 
-  bool redo = options.fresh;
-  std::string missing;  // an earlier stage that is neither complete nor asked for
-  uint64_t key = job.inputs_hash();
-  for (const auto& stage : run_stages()) {
-    if (!stage.wanted(recipe)) continue;
-    key = stage_key(stage, recipe, key);
-    redo = redo || stage.name == options.from;
-    const bool asked = options.only.empty() || listed(options.only, stage.name);
-    if (redo && asked) job.folder.discard(stage.name);
-    if (complete(job, stage.name, key)) {
-      log_info(str("stage ", stage.name, ": complete"));
-    } else if (!asked) {
-      missing = stage.name;
-    } else if (!missing.empty()) {
-      throw ConfigError(
-          str("stage ", stage.name, " needs stage ", missing, ", which is not complete"));
-    } else {
-      run_stage(job, stage, key);
-    }
+void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group) {
+  check_names(options);
+  use_threads(recipe.threads, group.info());
+  install_stop_handlers();
+  set_time_limit(recipe.time_limit_minutes);
+  group.set_timeout(std::chrono::seconds(recipe.parallel.timeout_seconds));
+  const auto job = make_job(recipe, options, group);
+  const auto& health = recipe.health;
+  job->watchdog = std::make_unique<Watchdog>(
+      WatchdogOptions{.hang_seconds = 60 * health.hang_timeout_minutes,
+                      .heartbeat_seconds = health.heartbeat_seconds,
+                      .heartbeat = job->folder.heartbeat(),
+                      .who = group.size() == 1 ? recipe.name : str("rank ", group.rank())});
+  if (group.size() > 1) {
+    log_info(str(group.size(), " ranks, sharding ", enum_name(recipe.parallel.sharding)));
   }
+  run_stages_of(*job, options);
 }
 
 }  // namespace zebra

@@ -30,6 +30,14 @@ TEST_CASE("hash: bytes, values, a file and a stream of pieces agree") {
   CHECK_THROWS_AS(hash_file(folder / "none"), ConfigError);
 }
 
+TEST_CASE("hash: a file of many pieces has the hash of its bytes") {
+  const testing::TempDir folder;
+  std::string bytes(33'000'001, 'x');
+  for (size_t i = 0; i < bytes.size(); i += 1009) bytes[i] = static_cast<char>(i / 1009);
+  write_file_atomic(folder / "f", bytes);
+  CHECK(hash_file(folder / "f") == hash_string(bytes));
+}
+
 TEST_CASE("hasher: texts do not run into each other and order counts") {
   const auto of = [](const std::vector<std::string>& texts) {
     Hasher hasher;

@@ -7,6 +7,9 @@
 
 #include <csignal>
 #include <functional>
+#include <thread>
+
+#include "zebra/error.h"
 
 namespace {
 
@@ -60,5 +63,42 @@ TEST_CASE("signals: a second SIGINT ends the program, a second SIGTERM does not"
     std::raise(SIGTERM);
     std::raise(SIGTERM);
     return zebra::stop_requested();
+  })));
+}
+
+TEST_CASE("signals: SIGUSR2 asks for a trace once") {
+  CHECK(good(status_of([] {
+    zebra::install_stop_handlers();
+    const bool before = zebra::take_trace_request();
+    std::raise(SIGUSR2);
+    return !before && zebra::take_trace_request() && !zebra::take_trace_request() &&
+           !zebra::take_save_request() && !zebra::stop_requested();
+  })));
+}
+
+TEST_CASE("signals: a time limit asks to stop when it is over, and says so") {
+  CHECK(good(status_of([] {
+    zebra::set_time_limit(0.001);  // 60 ms
+    const bool before = zebra::stop_requested();
+    std::this_thread::sleep_for(std::chrono::milliseconds(80));
+    const bool after = zebra::stop_requested();
+    const auto reason = zebra::stop_reason();
+    zebra::set_time_limit(0);
+    return !before && after && reason == "the time limit of 0.001 minutes" &&
+           !zebra::stop_requested() && zebra::stop_reason().empty();
+  })));
+}
+
+TEST_CASE("signals: a loop that is to stop ends with a StoppedError that says by what") {
+  CHECK(good(status_of([] {
+    zebra::install_stop_handlers();
+    zebra::throw_if_stopped("eval");
+    std::raise(SIGTERM);
+    try {
+      zebra::throw_if_stopped("eval");
+    } catch (const zebra::StoppedError& error) {
+      return std::string(error.what()) == "eval: stopped by SIGTERM";
+    }
+    return false;
   })));
 }

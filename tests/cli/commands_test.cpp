@@ -39,8 +39,8 @@ TEST_CASE("program: --version and --help go to stdout and are no errors") {
   CHECK(version.err.empty());
   const auto help = zebra({"--help"});
   CHECK(help.exit_code == 0);
-  for (const char* verb :
-       {"run", "validate", "recipes", "inspect", "convert", "logits", "generate", "eval", "data"}) {
+  for (const char* verb : {"run", "validate", "recipes", "inspect", "convert", "logits", "generate",
+                           "eval", "data", "chat", "bench"}) {
     INFO(verb);
     CHECK_THAT(help.out, ContainsSubstring(std::string("\n  ") + verb));
     const auto own = zebra({verb, "--help"});
@@ -58,7 +58,8 @@ TEST_CASE("program: a command line that cannot be understood is refused in one l
   check_refused(zebra({"eval", "m", "--bos", "somewhere"}), "--bos");
   check_refused(zebra({"generate", "m", "--prompt", "x", "--top-p", "1.5"}), "--top-p");
   check_refused(zebra({"convert", "a", "b", "--shard-size", "5XB"}), "--shard-size");
-  check_refused(zebra({"eval", "m"}), "expected --data, --choices or --pairs, got none of them");
+  check_refused(zebra({"eval", "m"}),
+                "expected --tasks, --data, --choices or --pairs, got none of them");
   check_refused(zebra({"eval", "m", "--choices", "c", "--teacher", "t"}),
                 "--teacher: needs --data");
 }

@@ -156,6 +156,18 @@ TEST_CASE("program: inspect counts a hybrid's latent cache and its states") {
   const auto state = cache.at("state_values_per_sequence").get<int64_t>();
   CHECK(cache.at("state_bytes_per_sequence") == 2 * (state - ssm) + 4 * ssm);
   CHECK(json.at("layers").at(0).at("kv_lora_rank") == 8);
+
+  // A whole sequence: 12 numbers a token and the states, against 96 numbers a token.
+  const auto& longest = cache.at("sequences").back();
+  CHECK(longest.at("tokens") == 128);
+  const auto bytes = 2 * 12 * 128 + cache.at("state_bytes_per_sequence").get<int64_t>();
+  CHECK(longest.at("bytes") == bytes);
+  CHECK(longest.at("llama_bytes") == 2 * 96 * 128);
+  CHECK(longest.at("share").get<double>() == Approx(static_cast<double>(bytes) / (2 * 96 * 128)));
+  const auto int8 = nlohmann::json::parse(require_success(
+      zebra({"inspect", "hybrid", "--dtype", "int8", "--state-dtype", "bf16", "--json"})));
+  CHECK(int8.at("cache").at("kv_bytes_per_token") == 12 + 2 * 4);
+  CHECK(int8.at("cache").at("state_bytes_per_sequence") == 2 * state);
 }
 
 TEST_CASE("program: logits are those of the model, in any number of rows") {
@@ -203,6 +215,151 @@ TEST_CASE("program: generate prints the prompt and its continuation, the same fo
             {"generate", "llama", "--prompt", "One day", "--max-new-tokens", "0"})) == "One day\n");
 }
 
+TEST_CASE("program: several prompts and samples are continued in their order, as each is alone") {
+  write_text(workshop() / "prompts.txt", "One day\nThe cat sat\n");
+  const std::vector<std::string> common = {"--max-new-tokens", "6", "--json"};
+  const auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"generate", "llama"});
+    arguments.insert(arguments.end(), common.begin(), common.end());
+    return nlohmann::json::parse(require_success(zebra(arguments)));
+  };
+  const auto both = run({"--prompts", "prompts.txt", "--num-samples", "2"}).at("rows");
+  REQUIRE(both.size() == 4);
+  CHECK(both[0].at("prompt") == "One day");
+  CHECK(both[3].at("prompt") == "The cat sat");
+  CHECK(both[0].at("ids").size() == 6);
+  CHECK(both[0].at("stop_reason") == "length");
+  CHECK(both[0].at("ids") == both[1].at("ids"));  // greedy
+  CHECK(run({"--prompt", "The cat sat"}).at("rows")[0].at("ids") == both[2].at("ids"));
+  const auto text = require_success(
+      zebra({"generate", "llama", "--prompts", "prompts.txt", "--max-new-tokens", "0"}));
+  CHECK(text == "One day\nThe cat sat\n");
+}
+
+TEST_CASE("program: a draft changes the speed and not the text; another tokenizer's is refused") {
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
+                                          "--max-new-tokens", "20"};
+  auto drafted = plain;
+  drafted.insert(drafted.end(), {"--draft", "llama", "--draft-tokens", "3"});
+  CHECK(require_success(zebra(drafted)) == require_success(zebra(plain)));
+  drafted.emplace_back("--json");
+  const auto json = nlohmann::json::parse(require_success(zebra(drafted)));
+  CHECK(json.at("draft").at("accepted") == json.at("draft").at("proposed"));
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--draft", "wide"}),
+                "--draft wide: vocabulary: expected 320 entries as in the model, got 328");
+}
+
+TEST_CASE("program: a stop text ends the continuation before it, a stop token after it") {
+  const std::vector<std::string> plain = {"generate",         "llama", "--prompt", "One day",
+                                          "--max-new-tokens", "20",    "--json"};
+  const auto whole = nlohmann::json::parse(require_success(zebra(plain))).at("rows")[0];
+  const auto text = whole.at("text").get<std::string>();
+  REQUIRE(text.size() > 6);
+  auto stopped = plain;
+  const auto stop = text.substr(3, 3);
+  stopped.insert(stopped.end(), {"--stop", stop});
+  const auto row = nlohmann::json::parse(require_success(zebra(stopped))).at("rows")[0];
+  CHECK(row.at("text") == text.substr(0, text.find(stop)));
+  CHECK(row.at("stop_reason") == "stop_string");
+  auto by_token = plain;
+  by_token.insert(by_token.end(), {"--stop-token", std::to_string(whole.at("ids")[4].get<int>())});
+  CHECK(nlohmann::json::parse(require_success(zebra(by_token))).at("rows")[0].at("stop_reason") ==
+        "stop_token");
+}
+
+TEST_CASE("program: generate refuses what it cannot continue, in one line") {
+  check_refused(zebra({"generate", "llama"}), "expected --prompt or --prompts, got neither");
+  check_refused(zebra({"generate", "llama", "--prompts", "none.txt"}), "none.txt");
+  std::string endless;
+  for (int i = 0; i < 200; ++i) endless += "cat ";
+  check_refused(zebra({"generate", "llama", "--prompt", endless}),
+                "prompt: expected at most the model's 128 tokens");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--stop-token", "320"}),
+                "--stop-token: expected an id in [0, 320), got 320");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--stop-token", "<nope>"}),
+                "--stop-token: expected a token of the vocabulary, got '<nope>'");
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--repetition-penalty", "0"}),
+                "--repetition-penalty");
+}
+
+TEST_CASE("program: smaller caches are used when asked for") {
+  for (const char* dtype : {"fp32", "bf16", "int8"}) {
+    const auto json = nlohmann::json::parse(
+        require_success(zebra({"generate", "llama", "--prompt", "One day", "--max-new-tokens", "4",
+                               "--cache-dtype", dtype, "--state-dtype", "bf16", "--json"})));
+    CHECK(json.at("rows")[0].at("ids").size() == 4);
+  }
+  check_refused(zebra({"generate", "llama", "--prompt", "x", "--cache-dtype", "int4"}),
+                "--cache-dtype");
+}
+
+TEST_CASE("program: chat answers line by line, and the next answer knows the earlier ones") {
+  const auto talk = [&](const std::string& lines) {
+    return require_success(run_zebra({"chat", "llama", "--template", "plain", "--max-new-tokens",
+                                      "8", "--repetition-penalty", "1.2"},
+                                     workshop(), std::nullopt,
+                                     {.environment = {}, .input = lines}));
+  };
+  const auto two = talk("One day\nThe cat\n");
+  CHECK(talk("One day\nThe cat\n") == two);
+  const auto first = talk("One day\n");
+  CHECK(two.starts_with(first));
+  CHECK(talk("One day\n/reset\nOne day\n") == first + first);
+  CHECK(talk("/exit\n").empty());
+  check_refused(run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt,
+                          {.environment = {}, .input = "x\n"}),
+                "lama3");
+}
+
+TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
+  auto options = small_llama();
+  options.layers = {MixerKind::kAttention, MixerKind::kMamba2, MixerKind::kMamba2};
+  options.mamba2 = {.hidden_size = 32, .num_heads = 4, .num_kv_heads = 2, .head_dim = 8};
+  save(workshop() / "mixed", options, workshop() / "tokenizer");
+  const auto json = nlohmann::json::parse(
+      require_success(zebra({"bench", "generate", "mixed", "--llama", "llama", "--batches", "1,3",
+                             "--written", "5", "--contexts", "20,90", "--context-batches", "2,1",
+                             "--new-tokens", "4", "--html", "bench.html", "--json"})));
+  REQUIRE(json.at("sweeps").size() == 3);
+  const auto& points = json.at("sweeps")[1].at("points");
+  REQUIRE(points.size() == 4);
+  CHECK(points[0].at("model") == "hybrid");
+  CHECK(points[3].at("model") == "llama");
+  CHECK(points[3].at("prompt_tokens") == 90);
+  // Two rows of 94 tokens, keys and values of three layers in float32.
+  CHECK(points[3].at("cache_bytes") == 2 * 94 * 3 * 2 * 2 * 8 * 4);
+  CHECK(points[3].at("decode_tokens_per_second").get<double>() > 0);
+  const auto page = read_text(workshop() / "bench.html");
+  CHECK_THAT(page, ContainsSubstring("<svg"));
+  CHECK_THAT(page, ContainsSubstring("batch of 2, 4 tokens behind each context"));
+  check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--contexts", "127",
+                       "--new-tokens", "4", "--written", "4"}),
+                "expected at most the model's 128 tokens");
+  check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--peer", "--peer-python",
+                       "/bin/false", "--batches", "1", "--written", "1", "--contexts", "4"}),
+                "--peer: expected /bin/false with torch and transformers");
+}
+
+TEST_CASE("program: bench long-context scores tasks and the loss by position") {
+  auto options = small_llama();
+  options.max_position_embeddings = 1024;
+  save(workshop() / "long", options, workshop() / "tokenizer");
+  const auto json = nlohmann::json::parse(require_success(
+      zebra({"bench", "long-context", "long", "--tasks", "niah_single,common_words", "--lengths",
+             "400", "--samples", "2", "--text", "text/train.txt", "--sequences", "2", "--json"})));
+  REQUIRE(json.at("tasks").size() == 2);
+  CHECK(json.at("tasks")[0].at("by_depth").size() == 2);
+  CHECK(json.at("loss_by_position").size() == 4);
+  CHECK(json.at("loss_by_position")[3].at("end") == 400);
+  const auto shown = require_success(
+      zebra({"bench", "long-context", "long", "--show", "niah_single", "--lengths", "300"}));
+  CHECK_THAT(shown, ContainsSubstring("The secret number of the "));
+  check_refused(zebra({"bench", "long-context", "long", "--tasks", "niah_sinlge"}),
+                "did you mean 'niah_single'?");
+  check_refused(zebra({"bench", "long-context", "long", "--lengths", "2000"}),
+                "--lengths: expected at most the model's 1024 tokens, got 2000");
+}
+
 TEST_CASE("program: eval prints what it measures, and writes it as JSON") {
   const auto table = require_success(
       zebra({"eval", "llama", "--data", "text/valid.txt", "--format", "stories",
@@ -217,6 +374,78 @@ TEST_CASE("program: eval prints what it measures, and writes it as JSON") {
   CHECK(json.at("text").at("kl_per_token").get<double>() == Approx(0).margin(1e-6));
   CHECK(json.at("choices").at("questions") == 6);
   CHECK(json.at("pairs").at("pairs") == 4);
+}
+
+TEST_CASE("program: eval runs harness tasks, with results, samples and a table") {
+  write_text(workshop() / "rows/piqa/validation.jsonl",
+             "{\"goal\":\"Open it\",\"sol1\":\"Push\",\"sol2\":\"Eat\",\"label\":0}\n"
+             "{\"goal\":\"Shut it\",\"sol1\":\"Burn\",\"sol2\":\"Pull\",\"label\":1}\n");
+  write_text(workshop() / "own.yaml",
+             "task: own\ntest_split: test\noutput_type: multiple_choice\n"
+             "dataset_kwargs: {data_files: {test: rows/piqa/validation.jsonl}}\n"
+             "doc_to_text: goal\ndoc_to_choice: '{{[sol1, sol2]}}'\ndoc_to_target: label\n");
+  const auto table =
+      require_success(zebra({"eval", "llama", "--tasks", "piqa,own.yaml", "--data", "rows",
+                             "--limit", "1", "--output", "tasks.json", "--samples"}));
+  for (const char* word : {"piqa", "own", "acc_norm", "n-shot"}) {
+    CHECK_THAT(table, ContainsSubstring(word));
+  }
+  const auto json = read_json(workshop() / "tasks.json");
+  CHECK(json.at("results").at("piqa").contains("acc,none"));
+  CHECK(json.at("results").at("piqa").at("acc_norm_stderr,none") == "N/A");
+  CHECK(json.at("n-samples").at("piqa") == nlohmann::json{{"original", 2}, {"effective", 1}});
+  CHECK(json.at("versions").at("piqa") == 1.0);
+  CHECK(json.at("config").at("limit") == 1);
+  const auto sample = read_json(workshop() / "tasks_samples/samples_own.jsonl");
+  CHECK(sample.at("arguments").at("gen_args_1").at("arg_1") == " Eat");
+  CHECK(sample.at("doc_hash").get<std::string>().size() == 64);
+}
+
+TEST_CASE("program: ranks share out the documents of a task and find the same scores") {
+  std::string rows;
+  for (int i = 0; i < 7; ++i) {
+    rows += R"({"goal":"Thing )" + std::to_string(i * 37) +
+            R"(","sol1":"Push it","sol2":"Pull it up","label":)" + std::to_string(i % 2) + "}\n";
+  }
+  write_text(workshop() / "shared/piqa/validation.jsonl", rows);
+  const auto scores = [](std::vector<std::string> more, const std::string& file) {
+    std::vector<std::string> arguments = {"eval",   "llama",  "--tasks",  "piqa",
+                                          "--data", "shared", "--output", file};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    require_success(zebra(arguments));
+    return read_json(workshop() / file).at("results");
+  };
+  const auto alone = scores({}, "alone.json");
+  CHECK(scores({"--nproc", "2"}, "two.json") == alone);
+  const auto chat = scores({"--apply-chat-template", "chatml"}, "chat.json");
+  CHECK(chat.at("piqa").at("sample_len") == alone.at("piqa").at("sample_len"));
+  CHECK(read_json(workshop() / "chat.json").at("apply_chat_template") == true);
+  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
+                       "--apply-chat-template", "chatlm"}),
+                "chatml");
+  check_refused(
+      zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared", "--fewshot-as-multiturn"}),
+      "--fewshot-as-multiturn: needs --apply-chat-template");
+}
+
+TEST_CASE("program: eval refuses tasks and rows that are not there, and writes nothing") {
+  fs::create_directories(workshop() / "empty");
+  const auto refused = [](std::vector<std::string> more, const std::string& what) {
+    std::vector<std::string> arguments = {"eval", "llama", "--output", "none.json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    check_refused(zebra(arguments), what);
+    CHECK_FALSE(fs::exists(workshop() / "none.json"));
+  };
+  refused({"--tasks", "piqua", "--data", "empty"}, "unknown task 'piqua'; did you mean 'piqa'?");
+  refused({"--tasks", "piqa", "--data", "empty"}, "piqa/validation.jsonl, which is no file");
+  refused({"--tasks", "piqa", "--data", "text/valid.txt"},
+          "--data: with --tasks expected one folder of TASK/SPLIT.jsonl, got text/valid.txt");
+  refused({"--tasks", "piqa", "--data", "empty", "--choices", "text/choices.jsonl"},
+          "--tasks: expected no --choices");
+  refused({"--tasks", "piqa", "--data", "empty", "--max-length", "500"},
+          "--max-length: expected at most the model's 128 positions, got 500");
+  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "empty", "--samples"}),
+                "--samples: needs --output");
 }
 
 TEST_CASE("program: convert writes a folder that loads to the same weights") {

@@ -250,11 +250,13 @@ TEST_CASE("model folder: tokenizer files are copied, and what was there before i
   fs::create_directories(folder / "tokenizer");
   write_file_atomic(folder / "tokenizer/tokenizer.model", "pieces");
   write_file_atomic(folder / "tokenizer/generation_config.json", "{}");
+  write_file_atomic(folder / "tokenizer/added_tokens.json", "{}");
   write_file_atomic(folder / "tokenizer/README.md", "not a tokenizer file");
   save_model(folder / "m", seeded_model(small_hybrid(true)),
              {.tokenizer_from = folder / "tokenizer"});
   CHECK(read_file(folder / "m/tokenizer.model") == "pieces");
   CHECK(fs::exists(folder / "m/generation_config.json"));
+  CHECK(fs::exists(folder / "m/added_tokens.json"));
   CHECK(!fs::exists(folder / "m/README.md"));
 
   const CausalLm llama = seeded_model(small_llama(true));
@@ -263,6 +265,14 @@ TEST_CASE("model folder: tokenizer files are copied, and what was there before i
   CHECK(!fs::exists(folder / "m/model.safetensors"));
   CHECK(read_file(folder / "m/tokenizer.model") == "pieces");
   check_same_model(load_model(folder / "m", {}), llama);
+}
+
+TEST_CASE("model folder: a tokenizer file keeps its kind") {
+  const TempDir folder;
+  write_file_atomic(folder / "my.json", "{}");
+  save_model(folder / "m", seeded_model(small_llama(true)), {.tokenizer_from = folder / "my.json"});
+  CHECK(fs::exists(folder / "m/tokenizer.json"));
+  CHECK(!fs::exists(folder / "m/tokenizer.model"));
 }
 
 TEST_CASE("model folder: folders that are no model's are never replaced") {

@@ -1,6 +1,6 @@
 #include <set>
 
-#include "data/sources.h"
+#include "data/records.h"
 #include "fixtures.h"
 
 using namespace zebra;

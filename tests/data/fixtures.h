@@ -42,6 +42,11 @@ class ByteTokenizer : public Tokenizer {
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c) + 3);
     return ids;
   }
+  Encoding encode_with_spans(std::string_view text) const override {
+    Encoding result{.ids = encode(text), .spans = {}};
+    for (size_t i = 0; i < text.size(); ++i) result.spans.push_back({i, i + 1});
+    return result;
+  }
   std::string decode(const std::vector<int64_t>& ids) const override {
     std::string text;
     for (const auto id : ids) {
@@ -49,10 +54,20 @@ class ByteTokenizer : public Tokenizer {
     }
     return text;
   }
+  std::string decode_with_special(const std::vector<int64_t>& ids) const override {
+    return decode(ids);
+  }
   int64_t vocab_size() const override { return 259; }
   int64_t bos_id() const override { return 1; }
   int64_t eos_id() const override { return 2; }
+  bool adds_bos() const override { return bos_id() >= 0; }
+  bool adds_eos() const override { return false; }
   std::string piece(int64_t id) const override { return decode({id}); }
+  int64_t id_of(std::string_view piece) const override {
+    return piece.size() == 1 ? encode(piece)[0] : -1;
+  }
+  bool is_special(int64_t id) const override { return id < 3; }
+  uint64_t hash() const override { return 1; }
 };
 
 inline std::vector<int64_t> values(const torch::Tensor& tensor) {

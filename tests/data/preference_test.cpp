@@ -68,6 +68,16 @@ TEST_CASE("preference: message lists in their usual shapes") {
              expected);
 }
 
+TEST_CASE("preference: pairs in OpenAI's form, and ranked answers to a question") {
+  const std::string user = R"({"role": "user", "content": "hi"})";
+  check_pair(R"({"input": {"messages": [)" + user + R"(]}, "preferred_output": )" +
+                 R"([{"role": "assistant", "content": "yo"}], "non_preferred_output": )" +
+                 R"([{"role": "assistant", "content": "no"}]})",
+             {"^User: hi\nAssistant:", " yo$", " no$"});
+  check_pair(R"({"question": "Q:", "response_j": " yes", "response_k": " no"})",
+             {"^Q:", " yes$", " no$"});
+}
+
 TEST_CASE("preference: a JSON array is read like lines") {
   const Folder folder;
   const auto data = pairs(folder,
@@ -101,6 +111,8 @@ TEST_CASE("preference: bad lines are refused with file, line and reason") {
   CHECK(refused(R"({"chosen": [{"role": "user", "content": "x"}, )" + yes +
                 R"("rejected": [{"role": "user", "content": "z"}, )" + yes + R"("id": 1})") ==
         "expected chosen and rejected to follow the same messages, got different ones");
+  CHECK(refused(R"({"input": 3, "preferred_output": [], "non_preferred_output": []})") ==
+        "input: messages: expected an object around it, got 3");
   CHECK(config_error([&] { pairs(folder, ""); }) ==
         "data: expected preference pairs, got none from " + folder.path("pairs.jsonl"));
 }
@@ -119,6 +131,7 @@ TEST_CASE(
   CHECK(cut(15, 4) == "^fgh|ijklmn$|op$");
   CHECK(cut(9, 4) == "^fgh|ijklm|op$");
   CHECK(cut(9, 1) == "^|ijklmn$|op$");
+  CHECK(cut(12, 9) == "^abcdefgh|ijk|op$");  // answers: to max_length - max_prompt_length
   CHECK_THAT(config_error([&] { cut(4, 4); }), ContainsSubstring("data.max_length"));
   CHECK_THAT(config_error([&] { cut(4, 0); }), ContainsSubstring("data.max_length"));
 }
@@ -167,7 +180,7 @@ TEST_CASE("preference: real pairs of conversations", "[golden]") {
   CHECK(tokenizer->decode(data.pair(0).chosen)
             .starts_with("That sounds like a fun and engaging idea!"));
   for (int64_t i = 0; i < data.size(); ++i) {
-    const auto& pair = data.pair(i);
+    const auto pair = data.pair(i);
     CHECK(pair.prompt[0] == 1);
     CHECK(std::max(pair.chosen.size(), pair.rejected.size()) + pair.prompt.size() <= 512);
     CHECK(std::count(pair.prompt.begin(), pair.prompt.end(), 1) == 1);

@@ -3,7 +3,7 @@
 #include <fstream>
 #include <set>
 
-#include "data/sources.h"
+#include "data/shard_maker.h"
 #include "fixtures.h"
 
 using namespace zebra;
@@ -80,8 +80,13 @@ TEST_CASE("stories: a smaller file is the beginning of a larger one") {
 TEST_CASE("stories: the files are what the readers expect") {
   const Folder folder;
   write_stories(folder.path(""), kSmall);
-  CHECK(read_documents({folder.path("train.txt"), SourceFormat::kStories}).size() == 40);
-  CHECK(read_documents({folder.path("valid.txt"), SourceFormat::kStories}).size() == 20);
+  const auto stories_in = [&](const char* file) {
+    return read_source({folder.path(file), SourceFormat::kStories}, DocumentKind::kText, {},
+                       ByteTokenizer())
+        ->documents();
+  };
+  CHECK(stories_in("train.txt") == 40);
+  CHECK(stories_in("valid.txt") == 20);
   CHECK(read_multiple_choice(folder.path("choices.jsonl")).size() == 20);
   CHECK(PreferenceDataset({folder.path("pairs.jsonl")}, ByteTokenizer(), {}).size() == 20);
   CHECK(PreferenceDataset({folder.path("pairs-valid.jsonl")}, ByteTokenizer(), {}).size() == 10);

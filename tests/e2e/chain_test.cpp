@@ -50,7 +50,13 @@ stages:
   distill: {tokens: 60000, batch_size: 8, micro_batch_size: 4, optimizer: {learning_rate: 3.0e-3}}
   dpo: {epochs: 1, batch_size: 8, beta: 0.1, train: [text/pairs.jsonl], validation: [text/pairs.jsonl],
         max_length: 160, max_prompt_length: 96, optimizer: {learning_rate: 1.0e-4}}
-eval: {max_sequences: 8, choices: text/choices.jsonl, speed: false}
+eval:
+  max_sequences: 8
+  choices: text/choices.jsonl
+  speed: false
+  tasks: [piqa]
+  data: rows
+  published: [{task: piqa, metric: acc, base: 74.32, hybrid: 72.96}]
 checkpoint: {every_steps: 7}
 )";
 
@@ -77,6 +83,9 @@ const fs::path& workshop() {
                               at));
     write_text(at / "base.yaml", kPretrain);
     require_success(run_zebra({"run", "base.yaml"}, at));
+    write_text(at / "rows/piqa/validation.jsonl",
+               "{\"goal\":\"Open it\",\"sol1\":\"Push\",\"sol2\":\"Eat\",\"label\":0}\n"
+               "{\"goal\":\"Shut it\",\"sol1\":\"Burn\",\"sol2\":\"Pull\",\"label\":1}\n");
     write_text(at / "chain.yaml", chain_recipe("runs/chain"));
     require_success(run_zebra({"run", "chain.yaml"}, at));
     return true;
@@ -95,7 +104,10 @@ std::string losses(const std::string& run) {
   std::string kept;
   for (std::string line; std::getline(lines, line);) {
     auto json = nlohmann::json::parse(line);
-    json.erase("tokens_per_second");
+    for (const char* key : {"tokens_per_second", "step_seconds", "data_seconds", "memory_bytes",
+                            "model_tflops", "mfu"}) {
+      json.erase(key);
+    }
     kept += json.dump() + "\n";
   }
   return kept;
@@ -133,6 +145,26 @@ TEST_CASE("chain: the summary holds every stage, and training helps", "[e2e]") {
   CHECK(kl("distill") < kl("composed"));
   CHECK(all.at("cache").at("kv_share").get<double>() == Approx(2.0 * 12 / (4 * 32)));
   CHECK(read_text(workshop() / "runs/chain/report.html").find("small-chain") != std::string::npos);
+}
+
+TEST_CASE("chain: harness tasks run on every model, with published scores beside", "[e2e]") {
+  const auto all = summary("chain");
+  for (const char* model : {"base", "init", "composed", "distill", "dpo"}) {
+    INFO(model);
+    const auto score = all.at("stages").at(model).at("tasks").at("piqa,acc").get<double>();
+    CHECK((score == 0 || score == 0.5 || score == 1));
+  }
+  CHECK(all.at("students").at("mla").at("ild").at("tasks").contains("piqa,acc_norm_stderr"));
+  CHECK_FALSE(all.at("students").at("mla").at("init").contains("tasks"));
+  for (const char* file : {"base", "init", "ild-mla", "ild-mamba2", "composed", "distill", "dpo"}) {
+    INFO(file);
+    const auto results = nlohmann::json::parse(
+        read_text(workshop() / "runs/chain/tasks" / (std::string(file) + ".json")));
+    CHECK(results.at("results").at("piqa").at("sample_len") == 2);
+  }
+  const auto report = read_text(workshop() / "runs/chain/report.html");
+  CHECK_THAT(report, ContainsSubstring("published hybrid"));
+  CHECK_THAT(report, ContainsSubstring("72.96"));
 }
 
 TEST_CASE("chain: the first DPO loss is ln 2", "[e2e]") {

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <sstream>
 #include <stdexcept>
@@ -23,10 +25,23 @@ std::string program() {
   return path != nullptr ? path : ZEBRA_BINARY;
 }
 
+void surround(const Surroundings& surroundings) {
+  for (const auto& [name, value] : surroundings.environment) {
+    ::setenv(name.c_str(), value.c_str(), /*replace=*/1);
+  }
+  if (surroundings.file_limit == 0) return;
+  std::signal(SIGXFSZ, SIG_IGN);  // EFBIG instead
+  const rlimit limit{surroundings.file_limit, surroundings.file_limit};
+  ::setrlimit(RLIMIT_FSIZE, &limit);
+}
+
+// Files `in`, `out` and `err` of `logs` are its standard streams.
 [[noreturn]] void become(const std::vector<std::string>& arguments, const fs::path& folder,
-                         const fs::path& out, const fs::path& err) {
-  const int out_file = ::open(out.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
-  const int err_file = ::open(err.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+                         const fs::path& logs) {
+  const int in_file = ::open((logs / "in").c_str(), O_RDONLY);
+  const int out_file = ::open((logs / "out").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  const int err_file = ::open((logs / "err").c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0644);
+  ::dup2(in_file, STDIN_FILENO);
   ::dup2(out_file, STDOUT_FILENO);
   ::dup2(err_file, STDERR_FILENO);
   if (::chdir(folder.c_str()) != 0) ::_exit(126);
@@ -41,24 +56,35 @@ std::string program() {
 }  // namespace
 
 Outcome run_zebra(const std::vector<std::string>& arguments, const fs::path& folder,
-                  const std::optional<Interruption>& interruption) {
+                  const std::optional<Interruption>& interruption,
+                  const Surroundings& surroundings) {
   const TempFolder logs;
   const auto out = logs.path() / "out", err = logs.path() / "err";
+  write_text(logs.path() / "in", surroundings.input);
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("fork failed");
-  if (child == 0) become(arguments, folder, out, err);
+  if (child == 0) {
+    surround(surroundings);
+    become(arguments, folder, logs.path());
+  }
   const auto begin = std::chrono::steady_clock::now();
   bool sent = false;
   int status = 0;
   while (::waitpid(child, &status, WNOHANG) == 0) {
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begin;
-    if (interruption && !sent && spent.count() >= interruption->seconds) {
+    const bool watches = interruption && !sent && interruption->when;
+    const bool due =
+        watches ? interruption->when() : interruption && spent.count() >= interruption->seconds;
+    if (due && !sent) {
       ::kill(child, interruption->signal);
       sent = true;
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::this_thread::sleep_for(std::chrono::microseconds(watches ? 100 : 2000));
   }
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text(out), read_text(err)};
+  return {.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1,
+          .interrupted = sent,
+          .out = read_text(out),
+          .err = read_text(err)};
 }
 
 TempFolder::TempFolder() {
@@ -79,6 +105,7 @@ std::string read_text(const fs::path& path) {
 }
 
 void write_text(const fs::path& path, const std::string& text) {
+  fs::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary) << text;
 }
 

@@ -1,7 +1,10 @@
 // Runs the built program as a user does.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,18 +12,30 @@
 namespace zebra::testing {
 
 struct Outcome {
-  int exit_code = 0;  // -1 when a signal ended it
+  int exit_code = 0;         // -1 when a signal ended it
+  bool interrupted = false;  // the interruption's signal was sent
   std::string out, err;
 };
 
-// zebra ARGUMENTS in `folder`, waited for. `signal_after`: seconds after which `signal` is sent to
-// it.
+// When a signal is sent: after so many seconds, or as soon as `when` holds, which is looked at all
+// the time.
 struct Interruption {
   double seconds = 0;
   int signal = 0;
+  std::function<bool()> when = {};
 };
+
+// What the program meets.
+struct Surroundings {
+  std::map<std::string, std::string> environment;  // beside ours
+  uint64_t file_limit = 0;                         // bytes that no file can grow beyond; 0: none
+  std::string input;                               // on stdin
+};
+
+// zebra ARGUMENTS in `folder`, waited for.
 Outcome run_zebra(const std::vector<std::string>& arguments, const std::filesystem::path& folder,
-                  const std::optional<Interruption>& interruption = std::nullopt);
+                  const std::optional<Interruption>& interruption = std::nullopt,
+                  const Surroundings& surroundings = {});
 
 // A folder of its own under the system's temporary folder, removed at the end.
 class TempFolder {

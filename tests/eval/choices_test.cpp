@@ -23,6 +23,7 @@ class WordTokenizer : public ByteTokenizer {
     return ids;
   }
   int64_t bos_id() const override { return with_bos_ ? 1 : -1; }
+  int64_t eos_id() const override { return with_bos_ ? 2 : -1; }
 
  private:
   bool with_bos_;

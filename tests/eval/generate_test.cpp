@@ -1,5 +1,6 @@
 // Generation against a full forward for every token, and draws against known probabilities.
 #include <map>
+#include <optional>
 
 #include "eval/models.h"
 
@@ -158,6 +159,103 @@ TEST_CASE("measure_decode: the cache holds what prompt and new tokens need") {
   const int64_t values = size.kv_values_per_token * T + size.state_values_per_sequence;
   CHECK(speed.cache_bytes == 4 * B * values);
   CHECK_THROWS_AS(measure_decode(tiny_model(options.layers, 3), 0, 7, 5), ConfigError);
+}
+
+namespace {
+
+std::vector<std::vector<int64_t>> unequal_prompts() {
+  std::vector<std::vector<int64_t>> prompts;
+  for (const int64_t length : {9, 1, 40, 3, 70, 9}) {
+    const auto ids = prompt_of(length + 1).slice(1, 1);
+    prompts.push_back(values(ids));
+  }
+  return prompts;
+}
+
+}  // namespace
+
+TEST_CASE("generate_rows: a row's tokens are those that it gets alone, greedy or drawn") {
+  for (const auto& layers : kMixes) {
+    const auto model = tiny_model(layers, 3, torch::kDouble);
+    for (const double temperature : {0.0, 1.0}) {
+      const GenerateOptions options{
+          .max_new_tokens = 10, .temperature = temperature, .seed = 5, .prefill_chunk = 16};
+      const auto prompts = unequal_prompts();
+      const auto together = generate_rows(model, prompts, options);
+      for (size_t b = 0; b < prompts.size(); ++b) {
+        auto own = options;
+        own.seed += b;
+        CHECK(generate_rows(model, {prompts[b]}, own).front().ids == together[b].ids);
+      }
+    }
+  }
+}
+
+TEST_CASE("generate_rows: a row that ends leaves the batch, and the others go on unchanged") {
+  const auto model = tiny_model(kMixes[3], 3, torch::kDouble);
+  const auto prompts = unequal_prompts();
+  const auto all = generate_rows(model, prompts, {.max_new_tokens = 10});
+  const int64_t stop = all[0].ids[2];
+  std::vector<std::vector<int64_t>> told(prompts.size());
+  const auto rows = generate_rows(model, prompts, {.max_new_tokens = 10, .stop_ids = {stop}},
+                                  [&](int64_t row, int64_t id) {
+                                    told[static_cast<size_t>(row)].push_back(id);
+                                    return row != 3 || told[3].size() < 4;
+                                  });
+  for (size_t b = 0; b < rows.size(); ++b) {
+    CHECK(told[b] == rows[b].ids);
+    const auto& whole = all[b].ids;
+    REQUIRE(rows[b].ids.size() <= whole.size());
+    CHECK(std::equal(rows[b].ids.begin(), rows[b].ids.end(), whole.begin()));
+  }
+  CHECK(rows[0].reason == StopReason::kStopToken);
+  CHECK(rows[0].ids.back() == stop);
+  if (rows[3].reason == StopReason::kCaller) CHECK(rows[3].ids.size() == 4);
+}
+
+TEST_CASE("generate_rows: the context's end ends a row, and a prompt beyond it is refused") {
+  const auto model = tiny_model({MixerKind::kAttention}, 3);  // 128 positions
+  const auto rows = generate_rows(model, {values(prompt_of(125))}, {.max_new_tokens = 10});
+  CHECK(rows[0].ids.size() == 3);
+  CHECK(rows[0].reason == StopReason::kContext);
+  CHECK_THROWS_WITH(
+      generate_rows(model, {{1}, std::vector<int64_t>(129, 4)}, {}),
+      ContainsSubstring("prompt 2: expected at most the model's 128 tokens, got 129"));
+  CHECK_THROWS_WITH(generate_rows(model, {{1}, {}}, {}),
+                    ContainsSubstring("prompt 2: expected at least one token, got none"));
+}
+
+// ---- conversation -------------------------------------------------------------------------------
+
+TEST_CASE("conversation: turns continue the caches, and nothing goes through the model twice") {
+  for (const auto& layers : kMixes) {
+    const auto model = tiny_model(layers, 3, torch::kDouble);
+    const GenerateOptions options{.max_new_tokens = 6, .prefill_chunk = 4};
+    Conversation chat(model, options);
+    std::vector<int64_t> text;
+    for (const auto& turn :
+         std::vector<std::vector<int64_t>>{{7, 8, 9}, {20}, {1, 2, 3, 4, 5, 6}}) {
+      text.insert(text.end(), turn.begin(), turn.end());
+      const auto expected = generate_rows(model, {text}, options).front().ids;
+      CHECK(chat.reply(turn).ids == expected);
+      text.insert(text.end(), expected.begin(), expected.end());
+      CHECK(chat.ids() == text);
+    }
+    CHECK(chat.forwarded() == static_cast<int64_t>(text.size()) - 1);
+    CHECK(chat.cache().length() == chat.forwarded());
+  }
+}
+
+TEST_CASE("conversation: a turn that the context has no room for is refused and changes nothing") {
+  const auto model = tiny_model({MixerKind::kMamba2, MixerKind::kMla}, 3, torch::kDouble);
+  const GenerateOptions options{.max_new_tokens = 4};
+  Conversation chat(model, options), other(model, options);
+  chat.reply({7, 8, 9});
+  other.reply({7, 8, 9});
+  CHECK_THROWS_WITH(chat.reply(std::vector<int64_t>(121, 5)),
+                    ContainsSubstring("expected fewer than the model's 128 tokens, got 128"));
+  CHECK_THROWS_AS(chat.reply({264}), ConfigError);
+  CHECK(chat.reply({5}).ids == other.reply({5}).ids);
 }
 
 }  // namespace zebra::testing

@@ -125,6 +125,26 @@ TEST_CASE(
   }
 }
 
+TEST_CASE(
+    "student: attention_identity passes tokens through the convolution, the rest is as published") {
+  const CausalLm base = seeded_model(base_options());
+  const auto options = student_options({kM, kM, kM, kM});
+  const CausalLm published = init_student(base, options, {}).model;
+  const CausalLm identity =
+      init_student(base, options, {.mamba2 = InitOptions::Mamba2::kAttentionIdentity}).model;
+  const auto taps = layer_weight(identity, 1, "mamba.conv1d.weight");  // (C, 1, K)
+  const auto x = torch::randn({1, taps.size(0), 9});                   // (B, C, T)
+  const int64_t before = taps.size(2) - 1;
+  const auto y = torch::conv1d(torch::constant_pad_nd(x, {before, 0}), taps,
+                               layer_weight(identity, 1, "mamba.conv1d.bias"), /*stride=*/{1},
+                               /*padding=*/at::IntArrayRef{0}, /*dilation=*/{1}, taps.size(0));
+  check_equal(y, x);
+  for (const char* name : {"mamba.in_proj.weight", "mamba.out_proj.weight", "mamba.dt_bias",
+                           "mamba.A_log", "mamba.D", "mamba.norm.weight"}) {
+    check_equal(layer_weight(identity, 1, name), layer_weight(published, 1, name));
+  }
+}
+
 TEST_CASE("student: random mixers are random and the rest is still copied") {
   const CausalLm base = seeded_model(base_options());
   const auto options = student_options({kL, kM, kL, kM});

@@ -1,7 +1,9 @@
 // Every kind of mixer: pieces equal the whole, absorbed equals expanded, nothing looks ahead,
 // documents stay apart.
+#include "model/cache.h"
 #include "support/close_to.h"
 #include "support/testing.h"
+#include "zebra/error.h"
 #include "zebra/model.h"
 
 namespace zebra::testing {
@@ -61,7 +63,7 @@ at::Tensor in_pieces(CausalLm& model, const at::Tensor& input,
     parts.push_back(model->forward(input.narrow(1, begin, length), /*segments=*/{}, &cache));
     begin += length;
   }
-  CHECK(cache.length == input.size(1));
+  CHECK(cache.length() == input.size(1));
   return torch::cat(parts, 1);
 }
 
@@ -143,6 +145,190 @@ TEST_CASE("model: cache sizes in bytes are those that cache_size predicts") {
   model->forward(ids(B, T), {}, &cache);
   const auto size = cache_size(model->options());
   CHECK(cache.bytes() == 4 * B * (T * size.kv_values_per_token + size.state_values_per_sequence));
+}
+
+namespace {
+
+const std::vector<MixerKind> kMixed = {MixerKind::kMla, MixerKind::kMamba2, MixerKind::kAttention};
+
+// Rows of unequal lengths: their real tokens, zeros behind.
+struct Ragged {
+  std::vector<int64_t> counts;
+  at::Tensor ids;  // (B, T)
+};
+
+Ragged ragged(const std::vector<int64_t>& counts) {
+  const int64_t T = *std::max_element(counts.begin(), counts.end());
+  Ragged rows{counts, ids(static_cast<int64_t>(counts.size()), T)};
+  for (size_t b = 0; b < counts.size(); ++b) {
+    rows.ids[static_cast<int64_t>(b)].slice(0, counts[b]).zero_();
+  }
+  return rows;
+}
+
+at::Tensor row_of(const at::Tensor& tensor, size_t b) {
+  return tensor.narrow(0, static_cast<int64_t>(b), 1);
+}
+
+}  // namespace
+
+TEST_CASE("model: rows of unequal lengths give what each gives alone, piece after piece") {
+  torch::NoGradGuard no_grad;
+  for (const auto& plan : kPlans) {
+    auto model = make(plan);
+    auto cache = model->make_cache(3);
+    std::vector<ModelCache> alone;
+    for (int b = 0; b < 3; ++b) alone.push_back(model->make_cache(1));
+    const std::vector<std::vector<int64_t>> pieces = {{5, 17, 1}, {1, 1, 1},  {9, 0, 30},
+                                                      {1, 1, 1},  {40, 2, 3}, {3, 3, 3}};
+    for (const auto& counts : pieces) {
+      const auto rows = ragged(counts);
+      const auto together = model->extend(rows.ids, counts, cache);
+      for (size_t b = 0; b < counts.size(); ++b) {
+        if (counts[b] == 0) continue;
+        const auto own = row_of(rows.ids, b).narrow(1, 0, counts[b]);
+        const auto expected = model->forward(own, /*segments=*/{}, &alone[b]);
+        check_close(row_of(together, b).narrow(1, 0, counts[b]), expected, kTwin64, "row");
+      }
+    }
+    CHECK(cache.lengths == std::vector<int64_t>{59, 24, 39});
+  }
+}
+
+TEST_CASE("model: of a proposed piece only what is kept ever was") {
+  torch::NoGradGuard no_grad;
+  for (const auto& plan : kPlans) {
+    auto model = make(plan);
+    const auto prompt = ids(2, 11), piece = ids(2, 6), after = ids(2, 4);
+    for (const auto& kept : std::vector<std::vector<int64_t>>{{0, 0}, {1, 6}, {6, 6}, {3, 2}}) {
+      auto cache = model->make_cache(2);
+      model->forward(prompt, {}, &cache);
+      const auto proposed = model->propose(piece, cache);
+      CHECK(cache.length() == 11);
+      cache.keep(kept);
+      const auto continued = model->forward(after, {}, &cache);
+      for (size_t b = 0; b < 2; ++b) {
+        const auto whole = torch::cat(
+            {row_of(prompt, b), row_of(piece, b).narrow(1, 0, kept[b]), row_of(after, b)}, 1);
+        const auto expected = model->forward(whole, {});
+        check_close(row_of(continued, b), expected.slice(1, 11 + kept[b]), kTwin64, "continued");
+        check_close(row_of(proposed, b).narrow(1, 0, kept[b]), expected.slice(1, 11, 11 + kept[b]),
+                    kTwin64, "proposed");
+      }
+    }
+  }
+}
+
+TEST_CASE("model: a cache that is rewound continues as if nothing had come after the mark") {
+  torch::NoGradGuard no_grad;
+  for (const auto& plan : kPlans) {
+    auto model = make(plan, torch::kFloat);
+    auto cache = model->make_cache(2);
+    model->forward(ids(2, 13), {}, &cache);
+    const auto mark = cache.mark();
+    const auto first = model->forward(ids(2, 5), {}, &cache);
+    model->forward(ids(2, 300), {}, &cache);
+    cache.rewind(mark);
+    check_equal(model->forward(ids(2, 5), {}, &cache), first, "again");
+  }
+}
+
+TEST_CASE("model: chosen and appended rows continue as they would have") {
+  torch::NoGradGuard no_grad;
+  for (const auto& plan : kPlans) {
+    auto model = make(plan);
+    const auto rows = ragged({4, 270, 9});
+    auto cache = model->make_cache(3);
+    model->extend(rows.ids, rows.counts, cache);
+    auto other = model->make_cache(1);
+    model->forward(ids(1, 2), {}, &other);
+    auto mixed = cache.select({2, 0, 2});
+    mixed.append(other);
+    CHECK(mixed.lengths == std::vector<int64_t>{9, 4, 9, 2});
+    const auto next = torch::full({4, 1}, 7, torch::kLong);
+    const auto got = model->forward(next, {}, &mixed);
+    const auto one = torch::full({1, 1}, 7, torch::kLong);
+    const auto of_cache = model->forward(torch::full({3, 1}, 7, torch::kLong), {}, &cache);
+    check_close(row_of(got, 0), row_of(of_cache, 2), kTwin64, "row 2");
+    check_close(row_of(got, 1), row_of(of_cache, 0), kTwin64, "row 0");
+    check_equal(row_of(got, 2), row_of(got, 0), "the same row twice");
+    check_close(row_of(got, 3), model->forward(one, {}, &other), kTwin64, "appended");
+  }
+}
+
+TEST_CASE(
+    "model: long pieces of MLA expand, short ones stay in the latent space, with one result") {
+  torch::NoGradGuard no_grad;
+  auto model = make({MixerKind::kMla}, torch::kFloat);
+  const auto input = ids(2, 600);
+  const auto whole = model->forward(input, {});
+  check_close(in_pieces(model, input, {200, 400}), whole, kDecode32, "expanded");
+  check_close(in_pieces(model, input, {596, 4}), whole, kDecode32, "absorbed");
+}
+
+TEST_CASE("model: memory is held in whole blocks, and what is stored smaller takes fewer bytes") {
+  torch::NoGradGuard no_grad;
+  auto model = make(kMixed, torch::kFloat);
+  const auto& options = model->options();
+  for (const auto tokens : {CacheDtype::kModel, CacheDtype::kBfloat16, CacheDtype::kInt8}) {
+    for (const auto state : {CacheDtype::kFloat32, CacheDtype::kBfloat16}) {
+      const CacheOptions kept{.tokens = tokens, .state = state, .block_tokens = 64};
+      auto cache = model->make_cache(3, kept);
+      model->forward(ids(3, 65), {}, &cache);
+      const auto bytes = cache_bytes(options, kept, torch::kFloat);
+      CHECK(cache.bytes() == 3 * bytes.of(65));
+      CHECK(cache.reserved_bytes() == 3 * bytes.of(128));
+    }
+  }
+  CHECK_THROWS_AS(model->make_cache(1, {.block_tokens = 0}), ConfigError);
+  CHECK_THROWS_AS(model->make_cache(1, {.state = CacheDtype::kInt8}), ConfigError);
+}
+
+TEST_CASE("model: bf16 caches hold the rounded numbers of float32 ones") {
+  torch::NoGradGuard no_grad;
+  auto model = make(kMixed, torch::kFloat);
+  const auto rounded = [](const at::Tensor& x) { return x.to(torch::kBFloat16).to(torch::kFloat); };
+  const auto input = ids(2, 60);
+  auto smaller =
+      model->make_cache(2, {.tokens = CacheDtype::kBfloat16, .state = CacheDtype::kBfloat16});
+  auto twin = model->make_cache(2);
+  const auto first = input.narrow(1, 0, 30);
+  check_equal(model->forward(first, {}, &smaller), model->forward(first, {}, &twin), "outputs");
+  for (size_t i : {size_t{0}, size_t{2}}) {
+    const auto& kept = cache_of<TokenCache>(smaller.layers[i].get(), "tokens").stores;
+    auto& exact = cache_of<TokenCache>(twin.layers[i].get(), "tokens").stores;
+    for (size_t s = 0; s < kept.size(); ++s) {
+      CHECK(kept[s].values.scalar_type() == torch::kBFloat16);
+      exact[s].values = rounded(exact[s].values);
+      check_equal(kept[s].values.to(torch::kFloat), exact[s].values, "tokens");
+    }
+  }
+  auto& state = cache_of<Mamba2Cache>(twin.layers[1].get(), "mamba2");
+  state.ssm = rounded(state.ssm);
+  const auto& kept = cache_of<Mamba2Cache>(smaller.layers[1].get(), "mamba2");
+  CHECK(kept.ssm.scalar_type() == torch::kBFloat16);
+  check_equal(kept.ssm.to(torch::kFloat), state.ssm, "state");
+  // From equal caches on, the next piece differs by the rounding of its own tokens alone.
+  for (const auto& [begin, length] : {std::pair{30, 1}, {31, 4}, {35, 1}, {36, 24}}) {
+    const auto piece = input.narrow(1, begin, length);
+    check_close(model->forward(piece, {}, &smaller), model->forward(piece, {}, &twin), kStored16,
+                "outputs");
+  }
+}
+
+TEST_CASE("model: smaller caches change the output, but only that of later pieces") {
+  torch::NoGradGuard no_grad;
+  auto model = make(kMixed, torch::kFloat);
+  const auto first = ids(2, 40), later = ids(2, 3);
+  auto exact = model->make_cache(2);
+  const auto whole = model->forward(first, {}, &exact), next = model->forward(later, {}, &exact);
+  for (const CacheOptions& kept :
+       {CacheOptions{.tokens = CacheDtype::kBfloat16}, CacheOptions{.tokens = CacheDtype::kInt8},
+        CacheOptions{.state = CacheDtype::kBfloat16}}) {
+    auto cache = model->make_cache(2, kept);
+    check_equal(model->forward(first, {}, &cache), whole, "the first piece");
+    CHECK(!torch::equal(model->forward(later, {}, &cache), next));
+  }
 }
 
 }  // namespace zebra::testing

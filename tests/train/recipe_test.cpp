@@ -140,7 +140,8 @@ TEST_CASE("recipe: a wrong name of an enum comes with all names") {
         Texts{"r.yaml:16: stages.distill.kl.direction: expected forward, reverse or js, got "
               "forwards"});
   CHECK(mistakes_after("format: stories", "format: story") ==
-        Texts{"r.yaml:12: data.train.0.format: expected text, stories, jsonl or messages, got "
+        Texts{"r.yaml:12: data.train.0.format: expected text, stories, jsonl, messages, "
+              "conversations or prompt_completion, got "
               "story"});
 }
 
@@ -154,7 +155,7 @@ TEST_CASE("recipe: every required key that is missing is named where it should s
   CHECK(mistakes_after("output: runs/small\n", "") ==
         Texts{"r.yaml:1: output: the key is missing"});
   CHECK(mistakes_after("  validation: [{path: c.txt}]\n", "") ==
-        Texts{"r.yaml:10: data.validation: the key is missing"});
+        Texts{"r.yaml:10: data.validation: the key is missing (or validation_split)"});
   CHECK(mistakes_after("{path: c.txt}", "{format: text}") ==
         Texts{"r.yaml:13: data.validation.0.path: the key is missing"});
   CHECK(mistakes_after("  mla_layers: [0, 2]\n", "") ==
@@ -207,6 +208,20 @@ TEST_CASE("recipe: broken rules are named with both sides") {
               "100, got 512"});
 }
 
+TEST_CASE("recipe: tasks, models and published scores that are not known are refused") {
+  const auto texts =
+      RecipeFile(kGood).mistakes({"eval.tasks=[arc_eazy, mine.yaml, mmlu]", "eval.at=[base, sft]",
+                                  "eval.limit=-1", "eval.published=[{task: piqa, base: 1}]"});
+  REQUIRE(texts.size() == 4);
+  const auto all = texts[0] + texts[1] + texts[2] + texts[3];
+  CHECK_THAT(all, ContainsSubstring("eval.tasks.0: expected a known task or a YAML file, got "
+                                    "arc_eazy (did you mean arc_easy?)"));
+  CHECK_THAT(all, ContainsSubstring("eval.at.1: expected base, init, ild, composed, distill or "
+                                    "dpo, got sft"));
+  CHECK_THAT(all, ContainsSubstring("eval.limit: expected at least 0, got -1"));
+  CHECK_THAT(all, ContainsSubstring("eval.published.0.task: expected one of eval.tasks, got piqa"));
+}
+
 TEST_CASE("recipe: rules that an override can break are checked after it") {
   CHECK(mistakes_with("hybrid.mla.q_energy=1.5") ==
         Texts{"--set hybrid.mla.q_energy: expected more than 0, at most 1, got 1.5"});
@@ -222,6 +237,61 @@ TEST_CASE("recipe: rules that an override can break are checked after it") {
         Texts{"--set hybrid.mla.rope: expected yarn or default, got llama"});
   CHECK(mistakes_with("checkpoint.keep=0") ==
         Texts{"--set checkpoint.keep: expected at least 1, got 0"});
+  CHECK(RecipeFile(kGood).mistakes({"checkpoint.every_steps=0", "checkpoint.every_minutes=0"}) ==
+        Texts{"--set checkpoint.every_steps: expected more than 0 here or in every_minutes, got "
+              "0"});
+  CHECK(mistakes_with("checkpoint.every_steps=0").empty());
+  CHECK(mistakes_with("time_limit_minutes=-1") ==
+        Texts{"--set time_limit_minutes: expected at least 0, got -1"});
+}
+
+TEST_CASE("recipe: mixtures, splits, packing and templates that cannot be are mistakes") {
+  const auto data = [](const std::string& more) {
+    return mistakes_with("data={train: [{path: a}, {path: b}], validation: [{path: c}], " + more +
+                         "}");
+  };
+  CHECK(data("packing: best_fit, long_documents: split, loss_on: assistant") == Texts{});
+  CHECK(data("packing: best_fit, bos: sequence") ==
+        Texts{"--set data.bos: expected document or none with packing best_fit, got sequence"});
+  CHECK(data("packing: best_fit, recut: true") ==
+        Texts{"--set data.recut: expected packing concat, got best_fit"});
+  CHECK(data("packing_window: 0") ==
+        Texts{"--set data.packing_window: expected at least 1, got 0"});
+  CHECK(data("validation_split: 0.1") ==
+        Texts{"--set data.validation_split: expected either this or validation, got both"});
+  const auto templates = data("chat_template: lama3");
+  REQUIRE(templates.size() == 1);
+  CHECK_THAT(templates[0], ContainsSubstring("data.chat_template: expected one of auto, llama3"));
+  const auto mixed = [](const std::string& first, const std::string& second,
+                        const std::string& more) {
+    return mistakes_with("data={train: [{path: a" + first + "}, {path: b" + second + "}]" + more +
+                         "}");
+  };
+  CHECK(mixed(", weight: 1", ", weight: 2, epochs: 3", ", validation_split: 0.01") == Texts{});
+  CHECK(mixed(", weight: 1", "", ", validation_split: 0.01") ==
+        Texts{"--set data.train.1.weight: expected a weight at every source or at none"});
+  CHECK(mixed(", weight: 0", ", weight: 1", ", validation_split: 0.01") ==
+        Texts{"--set data.train.0.weight: expected more than 0, got 0"});
+  CHECK(mixed("", ", epochs: -1", ", validation_split: 0.01") ==
+        Texts{"--set data.train.1.epochs: expected more than 0, got -1"});
+  CHECK(mixed("", "", ", validation_split: 1") ==
+        Texts{"--set data.validation_split: expected 0 to below 1, got 1"});
+  CHECK(mixed("", "", ", validation: [{path: c, weight: 2}]") ==
+        Texts{"--set data.validation.0.weight: held-out text is not mixed"});
+}
+
+TEST_CASE("recipe: how ranks share the work is checked, and which numbers of ranks fit") {
+  CHECK(mistakes_with("parallel.sharding=zero3") ==
+        Texts{"--set parallel.sharding: expected none, zero1, zero2 or full, got zero3"});
+  CHECK(mistakes_with("parallel.offload_inputs=true") ==
+        Texts{"--set parallel.offload_inputs: expected recompute smart or full, got none"});
+  CHECK(mistakes_with("parallel.timeout_seconds=0") ==
+        Texts{"--set parallel.timeout_seconds: expected at least 1, got 0"});
+  CHECK(mistakes_with("stability.spike_window=1") ==
+        Texts{"--set stability.spike_window: expected at least 8, got 1"});
+  const auto recipe = read_recipe(RecipeFile(kGood).path(), {"stages.dpo.batch_size=24"});
+  CHECK(ranks_divide(recipe, 8));  // of 16, 16 and 24
+  CHECK_FALSE(ranks_divide(recipe, 16));
 }
 
 TEST_CASE("recipe: what a stage needs elsewhere is asked for") {
@@ -239,7 +309,7 @@ TEST_CASE("recipe: what a stage needs elsewhere is asked for") {
 TEST_CASE("recipe: all mistakes are told at once, in the order of their lines") {
   RecipeFile file(replaced("seed: 7", "sead: 7"));
   const auto texts = file.mistakes({"stages.dpo.beta=-1", "data.packing=concta"});
-  CHECK(texts == Texts{"--set data.packing: expected concat or none, got concta",
+  CHECK(texts == Texts{"--set data.packing: expected concat, best_fit or none, got concta",
                        "--set stages.dpo.beta: expected more than 0, got -1",
                        "r.yaml:2: sead: unknown key 'sead'; did you mean 'seed'?"});
   try {
@@ -391,8 +461,9 @@ TEST_CASE("recipe: the schema names every key, its type and what is required") {
   CHECK(stages.at("ild").at("properties").at("tokens").at("type") == "number");
   CHECK(stages.at("dpo").at("required") == nlohmann::json{"train"});
   const auto& train = schema.at("properties").at("data").at("properties").at("train");
-  CHECK(train.at("items").at("properties").at("format").at("enum") ==
-        nlohmann::json{"text", "stories", "jsonl", "messages"});
+  CHECK(
+      train.at("items").at("properties").at("format").at("enum") ==
+      nlohmann::json{"text", "stories", "jsonl", "messages", "conversations", "prompt_completion"});
 }
 
 TEST_CASE("recipe: the nearest name is found by its edits, and only when it is near") {

@@ -68,7 +68,10 @@ Summary full_summary() {
   summary.cache = {.kv_values_per_token = 24,
                    .kv_share = 0.0375,
                    .state_values_per_sequence = 12288,
-                   .base_kv_values_per_token = 640};
+                   .base_kv_values_per_token = 640,
+                   .bytes_per_token = 48,
+                   .bytes_per_sequence = 40960,
+                   .base_bytes_per_token = 1280};
   summary.speed.base_decode_tokens_per_second = 2211.4;
   summary.speed.hybrid_decode_tokens_per_second = 2980;
   summary.speed.seconds = {{"ild", 75.5}, {"distill", 231}};
@@ -203,6 +206,26 @@ TEST_CASE("summary_table: lines are aligned, and what was not measured is a dash
   CHECK(text.back() == '\n');
 }
 
+TEST_CASE("summary_table: tasks have a table of their own, with the published scores last") {
+  auto summary = full_summary();
+  summary.task_columns = {
+      {.task = "piqa", .metric = "acc_norm", .published_base = 0.7432, .published_hybrid = 0.7296},
+      {.task = "mmlu", .metric = "acc", .published_base = 0.4605, .published_hybrid = {}}};
+  summary.stages["base"].tasks = {{"piqa,acc_norm", 0.75}, {"mmlu,acc", 0.25}, {"piqa,acc", 0.1}};
+  summary.stages["dpo"].tasks = {{"piqa,acc_norm", 0.5}};
+  summary.students["mla"]["ild"].tasks = {{"piqa,acc_norm", 0.25}, {"mmlu,acc", 0.5}};
+  const auto table = task_cells(summary);
+  CHECK(table.columns == std::vector<std::string>{"model", "piqa\nacc_norm", "mmlu\nacc", "mean"});
+  using Row = std::vector<std::string>;
+  CHECK(table.rows == std::vector<Row>{{"base", "75.00", "25.00", "50.00"},
+                                       {"all mla, after ILD", "25.00", "50.00", "37.50"},
+                                       {"aligned", "50.00", "", ""},
+                                       {"published base", "74.32", "46.05", "60.19"},
+                                       {"published hybrid", "72.96", "", ""}});
+  CHECK_THAT(summary_table(summary), ContainsSubstring("published hybrid"));
+  CHECK(task_cells(full_summary()).rows.empty());
+}
+
 TEST_CASE("report: has every part of a run") {
   const RunSample run;
   write_summary(run.path(), full_summary());
@@ -241,8 +264,17 @@ TEST_CASE("report: has every part of a run") {
   CHECK(count(page, "<svg") == count(page, "</svg>"));
   CHECK(count(page, "<svg") == 4 * 4 + 2);  // four stages of four curves, cache, SMART
   CHECK(count(page, "class=\"line ") ==
-        4 * 4 + 1);  // ILD has two losses; the rest is the same twice
-  CHECK(count(page, "<table") == 1 + 1 + 2 + 1);
+        4 * 4 + 1);                   // ILD has two losses; the rest is the same twice
+  CHECK(count(page, "<table") == 6);  // results, layers, sequences, conversion (2), time
+}
+
+TEST_CASE("report: a sequence's memory counts the states too") {
+  const RunSample run;
+  write_summary(run.path(), full_summary());
+  const auto page = run.page();
+  // 2,048 tokens: 48 * 2048 + 40960 bytes of 1280 * 2048.
+  CHECK_THAT(page, ContainsSubstring("<td>2048</td><td>2.62M</td><td>139k</td><td>41k</td>"));
+  CHECK_THAT(page, ContainsSubstring("<td>5.31 %</td>"));
 }
 
 TEST_CASE("report: is one page without scripts or other files, and every text is escaped") {

@@ -2,6 +2,7 @@
 // the instruction set in ZEBRA_ISA and the bytes of its registers in ZEBRA_VECTOR_BYTES.
 #pragma once
 
+#include "ops/cpu/cached_attention.h"
 #include "ops/cpu/conv_silu.h"
 #include "ops/cpu/gated_norm.h"
 #include "ops/cpu/kernels.h"
@@ -11,8 +12,9 @@ namespace zebra::detail::ZEBRA_ISA {
 
 template <class Real>
 inline constexpr Kernels<Real> kTable = {
-    ssd_forward<Real>,   ssd_backward<Real>,       conv_forward<Real>,
-    conv_backward<Real>, gated_norm_forward<Real>, gated_norm_backward<Real>,
+    ssd_forward<Real>,      ssd_backward<Real>,       conv_forward<Real>,
+    conv_backward<Real>,    gated_norm_forward<Real>, gated_norm_backward<Real>,
+    cached_attention<Real>,
 };
 
 const Kernels<float>& float_kernels() { return kTable<float>; }

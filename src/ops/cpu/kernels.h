@@ -136,6 +136,45 @@ struct GatedNormBackward {
   Real* partial = nullptr;   // (items, D): weight gradients; zeros
 };
 
+// ---- attention over cached tokens ---------------------------------------------------------------
+
+inline constexpr int64_t kAttentionPiece = 256;  // tokens of one item
+inline constexpr int64_t kAttentionBlock = 64;   // tokens walked together
+
+// Below every score; twice of it still is a number.
+template <class Real>
+inline constexpr Real kLowestScore = Real{-1e30F};
+
+enum class StoredType { kReal, kBfloat16, kInt8 };
+
+// (B, room, width) numbers; int8 ones have a scale for each token and part: (B, room, part_count).
+struct StoredTokens {
+  const void* data = nullptr;
+  const float* scales = nullptr;
+  StoredType type = StoredType::kReal;
+  int64_t room = 0, width = 0;
+  const int64_t* parts = nullptr;  // (part_count) widths
+  int64_t part_count = 0;          // a multiple of the groups
+};
+
+// Items: B * G * pieces. A piece that no query of its row sees writes nothing.
+template <class Real>
+struct CachedAttention {
+  int64_t B = 0, T = 0, N = 0, G = 0, H = 0, Hv = 0, pieces = 0;
+  Real scale = 1;
+  Rows<const Real> q;              // (B, T, N, H)
+  const int64_t* first = nullptr;  // (B) position of a row's first query
+  StoredTokens keys, values;       // the same data: values are the beginning of their keys
+  Real* mixed = nullptr;           // (items, rows, Hv): sum of exp(score - largest) value
+  Real* largest = nullptr;         // (items, rows)
+  Real* sums = nullptr;            // (items, rows): sum of exp(score - largest)
+
+  int64_t rows() const { return T * (N / G); }            // queries of a group
+  int64_t lanes() const { return (rows() + 7) / 8 * 8; }  // padded to vectors
+  int64_t value_stride() const { return (Hv + 7) / 8 * 8; }
+  int64_t pieces_of(int64_t b) const { return (first[b] + T - 1) / kAttentionPiece + 1; }
+};
+
 // ---- the table ----------------------------------------------------------------------------------
 
 // `scratch` holds at least *_scratch(...) elements, one buffer a thread.
@@ -149,6 +188,7 @@ struct Kernels {
                              Real* scratch);
   void (*gated_norm_backward)(const GatedNormBackward<Real>&, int64_t begin, int64_t end,
                               Real* scratch);
+  void (*cached_attention)(const CachedAttention<Real>&, int64_t begin, int64_t end, Real* scratch);
 };
 
 inline int64_t ssd_forward_scratch(const SsdShape& shape) {
@@ -169,6 +209,12 @@ int64_t conv_backward_scratch(const ConvInputs<Real>& in) {
 template <class Real>
 int64_t gated_norm_scratch(const GatedNormInputs<Real>& in) {
   return in.group_size + kMaxLanes;
+}
+
+template <class Real>
+int64_t cached_attention_scratch(const CachedAttention<Real>& in) {
+  return (in.H + kAttentionBlock + 3) * in.lanes() + in.rows() * in.value_stride() +
+         kAttentionBlock * (in.H + in.Hv);
 }
 
 // The set for this processor; ATEN_CPU_CAPABILITY (default, avx2, avx512) lowers it as for ATen.

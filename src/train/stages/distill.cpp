@@ -1,5 +1,6 @@
 // End-to-end distillation: the hybrid's distribution over the next token moves towards the
 // teacher's.
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/losses.h"
@@ -8,8 +9,8 @@ namespace zebra {
 
 namespace {
 
-// Rows of (B * T, D) whose token is not padding.
-at::Tensor text_rows(const at::Tensor& hidden, const at::Tensor& rows) {
+// Rows of (B * T, D) whose token carries a loss.
+at::Tensor loss_rows(const at::Tensor& hidden, const at::Tensor& rows) {
   const auto flat = hidden.flatten(0, 1);
   return rows.defined() ? flat.index_select(0, rows) : flat;
 }
@@ -17,14 +18,14 @@ at::Tensor text_rows(const at::Tensor& hidden, const at::Tensor& rows) {
 DistillLossOutput distill_batch(const DistillStage& stage, CausalLm& teacher, CausalLm& student,
                                 const Batch& batch, const StepBatches& step) {
   DistillLossInput in;
-  at::Tensor rows;  // undefined: no padding anywhere
-  if (batch.segments.defined()) rows = batch.loss_mask.flatten().nonzero().squeeze(1);
+  at::Tensor rows;  // undefined: all
+  if (!batch.loss_everywhere) rows = batch.loss_mask.flatten().nonzero().squeeze(1);
   {
     torch::NoGradGuard no_grad;
-    in.teacher_hidden = text_rows(teacher->forward(batch.input_ids, batch.segments), rows);
+    in.teacher_hidden = loss_rows(teacher->forward(batch.input_ids, batch.segments), rows);
     in.teacher_head = teacher->head_weight();
   }
-  in.student_hidden = text_rows(student->forward(batch.input_ids, batch.segments), rows);  // (M, D)
+  in.student_hidden = loss_rows(student->forward(batch.input_ids, batch.segments), rows);  // (M, D)
   in.student_head = student->head_weight();
   const int64_t M = in.student_hidden.size(0);
   const bool per_sequence = stage.kl.normalize == Normalize::kSequence;
@@ -59,6 +60,8 @@ Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& stu
                      {"kl_per_token", value(1) / step.tokens},
                      {"top1_agreement", value(3) / step.tokens}};
   if (stage.ce_weight != 0) metrics.emplace_back("ce", value(2) / step.predictions);
+  metrics.emplace_back("samples", step.samples);
+  metrics.emplace_back("data_seconds", step.seconds);
   return metrics;
 }
 
@@ -67,12 +70,11 @@ Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& stu
 StageResult run_distill(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.distill;
   auto teacher = job.teacher();
+  job.share_frozen(teacher);
   auto student = job.load(job.folder.stage("compose"));
   const auto& data = job.train_data();
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "distill"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "distill", stage.batch_size, stage.micro_batch_size);
   std::vector<Trainee> trainees = {{.name = "", .model = student}};
   const double seconds = run_loop(
       job,
@@ -80,9 +82,14 @@ StageResult run_distill(Job& job, uint64_t key) {
        .key = key,
        .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
        .tokens_per_step = static_cast<double>(stage.batch_size * T),
-       .optimizer = stage.optimizer},
+       .flops_per_step = static_cast<double>(stage.batch_size * T) *
+                         (forward_flops(teacher->options(), T).total() +
+                          3 * forward_flops(student->options(), T).total()),
+       .optimizer = stage.optimizer,
+       .micro_batches = plan.micro_batches(),
+       .samples = sample_ids_of(data, plan)},
       trainees, [&](int64_t step) -> std::vector<Metrics> {
-        return {distill_step(stage, teacher, student, step_batches(data, plan, step, job.device))};
+        return {distill_step(stage, teacher, student, step_batches(job, data, plan, step))};
       });
   job.save(job.folder.stage("distill"), student);
   return {seconds};

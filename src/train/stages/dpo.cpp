@@ -3,6 +3,9 @@
 
 #include "base/log.h"
 #include "base/progress.h"
+#include "base/signals.h"
+#include "base/stopwatch.h"
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/eval.h"
@@ -15,12 +18,6 @@ namespace {
 
 constexpr int64_t kChunkTokens = 2048;
 
-std::vector<std::string> inputs(const Job& job, const std::vector<std::string>& paths) {
-  std::vector<std::string> full;
-  for (const auto& path : paths) full.push_back(job.input(path).string());
-  return full;
-}
-
 PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   batch.input_ids = batch.input_ids.to(device);
   batch.targets = batch.targets.to(device);
@@ -29,28 +26,35 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
 
 // Log-probabilities of all pairs under the starting model, computed once and kept beside the
 // stage's key.
-// -> (2, P) float32: chosen, rejected.
+// -> (2, P) float64: chosen, rejected.
 at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset& pairs,
                                uint64_t key) {
   const auto path = job.folder.checkpoints("dpo") / "reference.safetensors";
-  if (std::filesystem::exists(path)) {
-    const SafetensorsFile file(path);
-    const auto found = file.metadata().find("key");
-    if (found != file.metadata().end() && found->second == std::to_string(key)) {
-      return file.read("log_probs").to(job.device);
-    }
+  const auto is_there = [&]() -> std::string {
+    if (!std::filesystem::exists(path)) return "no";
+    const auto metadata = SafetensorsFile(path).metadata();
+    const auto found = metadata.find("key");
+    return found != metadata.end() && found->second == std::to_string(key) ? "yes" : "no";
+  };
+  if (job.group.led_text(is_there) == "yes") {
+    return SafetensorsFile(path).read("log_probs").to(job.device);
   }
   torch::NoGradGuard no_grad;
   const int64_t P = pairs.size(), step = job.recipe.stages.dpo->batch_size;
-  const auto all = torch::empty({2, P}, torch::TensorOptions().device(job.device));
-  for (int64_t first = 0; first < P; first += step) {
+  const auto all = torch::zeros({2, P}, torch::dtype(torch::kDouble).device(job.device));
+  // The same batches whatever the number of ranks, which take turns and add up what each has done.
+  for (int64_t first = job.group.rank() * step; first < P; first += job.group.size() * step) {
+    throw_if_stopped("dpo: log-probabilities of the starting model");
     const int64_t count = std::min(step, P - first);
     const auto batch = on_device(pairs.sequential(first, count), job.device);
     const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
     all.narrow(1, first, count).copy_(values.view({2, count}));
   }
-  std::filesystem::create_directories(path.parent_path());
-  write_safetensors(path, {{"log_probs", all}}, {{"key", std::to_string(key)}});
+  job.group.all_reduce(all).wait();
+  job.group.led([&] {
+    std::filesystem::create_directories(path.parent_path());
+    write_safetensors(path, {{"log_probs", all}}, {{"key", std::to_string(key)}});
+  });
   return all;
 }
 
@@ -58,18 +62,18 @@ struct DpoPlan {
   const DpoStage& stage;
   const PreferenceDataset& pairs;
   at::Tensor reference;  // (2, P)
-  uint64_t seed;
+  BatchPlan batches;     // of pairs
   at::Device device;
 };
 
 Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
   const int64_t batch_size = plan.stage.batch_size;
-  const int64_t micro = micro_batch(batch_size, plan.stage.micro_batch_size);
-  double loss = 0, margin = 0, right = 0;
-  for (int64_t first = 0; first < batch_size; first += micro) {
-    const int64_t count = std::min(micro, batch_size - first);
-    const auto batch =
-        on_device(plan.pairs.batch(plan.seed, step * batch_size + first, count), plan.device);
+  double loss = 0, margin = 0, right = 0, samples = 0, data_seconds = 0;
+  plan.batches.visit_micro_batches(step, [&](int64_t first, int64_t count) {
+    const Stopwatch clock;
+    const auto batch = on_device(plan.pairs.batch(plan.batches.seed, first, count), plan.device);
+    data_seconds += clock.seconds();
+    samples += sample_mark(first, batch.sample_ids);
     const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
     const auto ids = torch::tensor(batch.sample_ids).to(plan.device);  // (count)
     const auto reference = plan.reference.index_select(1, ids);        // (2, count)
@@ -80,24 +84,26 @@ Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
     loss += out.loss.item<double>();
     margin += out.margins.sum().item<double>();
     right += out.margins.gt(0).sum().item<double>();
-  }
+  });
   const auto pairs = static_cast<double>(batch_size);
-  return {{"loss", loss}, {"margin", margin / pairs}, {"accuracy", right / pairs}};
+  return {{"loss", loss},
+          {"margin", margin / pairs},
+          {"accuracy", right / pairs},
+          {"samples", samples},
+          {"data_seconds", data_seconds}};
 }
 
 }  // namespace
 
 StageResult run_dpo(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.dpo;
-  const PreferenceDataset pairs(
-      inputs(job, stage.train), job.tokenizer(),
-      {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length});
+  const auto pairs = job.train_pairs();
   const char* before = job.recipe.stages.distill ? "distill" : job.recipe.hybrid ? "compose" : "";
   auto model = job.load(*before ? job.folder.stage(before) : job.base_folder());
   const DpoPlan plan{.stage = stage,
                      .pairs = pairs,
                      .reference = reference_log_probs(job, model, pairs, key),
-                     .seed = stage_seed(job.recipe.seed, "dpo"),
+                     .batches = batch_plan(job, "dpo", stage.batch_size, stage.micro_batch_size),
                      .device = job.device};
   const double steps = std::ceil(stage.epochs * static_cast<double>(pairs.size()) /
                                  static_cast<double>(stage.batch_size));
@@ -108,7 +114,11 @@ StageResult run_dpo(Job& job, uint64_t key) {
                 .key = key,
                 .steps = std::max<int64_t>(1, static_cast<int64_t>(steps)),
                 .tokens_per_step = static_cast<double>(2 * stage.batch_size * stage.max_length),
-                .optimizer = stage.optimizer},
+                .flops_per_step = static_cast<double>(2 * stage.batch_size * stage.max_length) * 3 *
+                                  forward_flops(model->options(), stage.max_length).total(),
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.batches.micro_batches(),
+                .samples = sample_ids_of(pairs, plan.batches)},
                trainees,
                [&](int64_t step) -> std::vector<Metrics> { return {dpo_step(plan, model, step)}; });
   job.save(job.folder.stage("dpo"), model);

@@ -1,15 +1,20 @@
 // The last stage: every model of the run on the same held-out text, choices and pairs; summary,
 // table and report.
+#include <algorithm>
 #include <chrono>
+#include <set>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "data/harness_tokenizer.h"
 #include "train/report.h"
 #include "train/stages/stages.h"
 #include "train/summary.h"
 #include "zebra/convert.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
+#include "zebra/tasks.h"
 
 namespace zebra {
 
@@ -22,19 +27,15 @@ class Measures {
  public:
   explicit Measures(Job& job) : job_(job), teacher_(job.teacher()) {
     const auto& eval = job.recipe.eval;
+    if (!eval.tasks.empty()) prepare_tasks();
     if (!eval.choices.empty()) choices_ = read_multiple_choice(job.input(eval.choices).string());
     if (job.recipe.stages.dpo && !job.recipe.stages.dpo->validation.empty()) {
-      const auto& dpo = *job.recipe.stages.dpo;
-      std::vector<std::string> paths;
-      for (const auto& path : dpo.validation) paths.push_back(job.input(path).string());
-      pairs_ = std::make_unique<PreferenceDataset>(
-          paths, job.tokenizer(),
-          PreferenceOptions{.max_length = dpo.max_length,
-                            .max_prompt_length = dpo.max_prompt_length});
+      pairs_ = std::make_unique<PreferenceDataset>(job.held_out_pairs());
     }
   }
 
-  StageScores operator()(CausalLm model) {
+  // `name` is what eval.at calls the model; `file` names its results.
+  StageScores operator()(CausalLm model, const std::string& name, const std::string& file) {
     const auto& eval = job_.recipe.eval;
     StageScores scores;
     const auto text =
@@ -53,19 +54,83 @@ class Measures {
       scores.preference_accuracy = preference.accuracy;
       scores.preference_margin = preference.margin;
     }
+    if (runs_tasks(name)) scores.tasks = run_tasks(model, file);
     return scores;
   }
 
+  // What the table of tasks shows, known once tasks have run.
+  const std::vector<TaskColumn>& task_columns() const { return columns_; }
+
  private:
+  void prepare_tasks() {
+    const auto& eval = job_.recipe.eval;
+    for (const auto& task : eval.tasks) {
+      const bool file = task.ends_with(".yaml") || task.ends_with(".yml");
+      tasks_.tasks.push_back(file ? job_.input(task).string() : task);
+    }
+    tokenizer_ = load_harness_tokenizer(job_.base_folder());
+    tasks_.data = job_.input(eval.data.empty() ? "." : eval.data).string();
+    tasks_.shots = eval.fewshot;
+    tasks_.limit = eval.limit;
+    tasks_.max_length = eval.max_length;
+  }
+
+  bool runs_tasks(const std::string& name) const {
+    const auto& at = job_.recipe.eval.at;
+    return !tasks_.tasks.empty() &&
+           (at.empty() ? !name.empty() : std::find(at.begin(), at.end(), name) != at.end());
+  }
+
+  // The results go to tasks/FILE.json in the harness's form, the numbers of whole tasks and groups
+  // into the summary.
+  std::map<std::string, double> run_tasks(CausalLm model, const std::string& file) {
+    log_info(str("eval: tasks of ", file));
+    const auto report = evaluate_tasks(model, *tokenizer_, tasks_);
+    const auto folder = job_.folder.root() / "tasks";
+    make_folders(folder);
+    write_file_atomic(folder / (file + ".json"),
+                      task_report_json(report, tasks_, {{"model", json(file).dump()}}));
+    std::map<std::string, double> numbers;
+    std::set<std::string> members;
+    columns_.clear();
+    for (const auto& result : report.results) {
+      members.insert(result.members.begin(), result.members.end());
+      if (members.contains(result.name)) continue;
+      for (const auto& metric : result.metrics) {
+        const auto key = result.name + "," + metric.name;
+        if (!numbers.emplace(key, metric.value).second) continue;
+        if (metric.error) numbers[key + "_stderr"] = *metric.error;
+      }
+      columns_.push_back(column_of(result));
+    }
+    return numbers;
+  }
+
+  // The published metric, else acc_norm where the task has it, else its first; perplexities are no
+  // shares, and stand in the results alone.
+  TaskColumn column_of(const TaskResult& result) const {
+    TaskColumn column{.task = result.name,
+                      .metric = result.find("acc_norm") ? "acc_norm" : result.metrics[0].name,
+                      .published_base = {},
+                      .published_hybrid = {}};
+    if (result.find("acc") && !result.find("acc_norm")) column.metric = "acc";
+    for (const auto& published : job_.recipe.eval.published) {
+      if (published.task != result.name) continue;
+      column.metric = published.metric;
+      if (published.base) column.published_base = *published.base / 100;
+      if (published.hybrid) column.published_hybrid = *published.hybrid / 100;
+    }
+    return column;
+  }
+
   Job& job_;
   CausalLm teacher_;
   std::vector<MultipleChoice> choices_;
   std::unique_ptr<PreferenceDataset> pairs_;
+  TaskOptions tasks_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // of the tasks
+  std::vector<TaskColumn> columns_;
 };
-
-StageScores measure_folder(Job& job, Measures& measure, const fs::path& folder) {
-  return measure(job.load(folder));
-}
 
 // The hybrid as it would be without any training: the chosen layers of the initialised students.
 CausalLm initialised_hybrid(Job& job) {
@@ -78,15 +143,19 @@ CausalLm initialised_hybrid(Job& job) {
 
 void measure_hybrid(Job& job, Measures& measure, Summary& summary) {
   log_info("eval: initialised and composed hybrid");
-  summary.stages["init"] = measure(initialised_hybrid(job));
-  summary.stages["composed"] = measure_folder(job, measure, job.folder.stage("compose"));
+  summary.stages["init"] = measure(initialised_hybrid(job), "init", "init");
+  summary.stages["composed"] =
+      measure(job.load(job.folder.stage("compose")), "composed", "composed");
   for (const auto& [name, kind] :
        {std::pair{"mla", MixerKind::kMla}, std::pair{"mamba2", MixerKind::kMamba2}}) {
     if (!job.needs_student(kind)) continue;
     log_info(str("eval: ", name, " student"));
     for (const char* stage : {"init", "ild"}) {
       if (stage == std::string("ild") && !job.recipe.stages.ild) continue;
-      summary.students[name][stage] = measure_folder(job, measure, job.folder.stage(stage) / name);
+      // The initialised students run no tasks: the hybrid of their layers does.
+      const std::string at = stage == std::string("ild") ? "ild" : "";
+      summary.students[name][stage] =
+          measure(job.load(job.folder.stage(stage) / name), at, str("ild-", name));
     }
   }
 }
@@ -108,11 +177,16 @@ void describe_hybrid(Job& job, const CausalLm& hybrid, Summary& summary) {
   summary.parameters = count_parameters(options);
   for (const auto kind : options.layers) summary.layers.emplace_back(kind_name(kind));
   const auto own = cache_size(options), base = cache_size(job.base()->options());
+  const auto bytes = cache_bytes(options, {}, at::kBFloat16);
+  const auto base_bytes = cache_bytes(job.base()->options(), {}, at::kBFloat16);
   summary.cache = {.kv_values_per_token = own.kv_values_per_token,
                    .kv_share = static_cast<double>(own.kv_values_per_token) /
                                static_cast<double>(base.kv_values_per_token),
                    .state_values_per_sequence = own.state_values_per_sequence,
-                   .base_kv_values_per_token = base.kv_values_per_token};
+                   .base_kv_values_per_token = base.kv_values_per_token,
+                   .bytes_per_token = bytes.per_token,
+                   .bytes_per_sequence = bytes.per_sequence,
+                   .base_bytes_per_token = base_bytes.per_token};
 }
 
 void measure_speed(Job& job, CausalLm hybrid, Summary& summary) {
@@ -160,7 +234,7 @@ StageResult run_eval(Job& job, uint64_t /*key*/) {
   summary.name = job.recipe.name;
   summary.seed = job.recipe.seed;
   log_info("eval: base");
-  summary.stages["base"] = measure(job.base());
+  summary.stages["base"] = measure(job.base(), "base", "base");
   const bool hybrid = job.recipe.hybrid && job.recipe.base;
   if (hybrid) {
     measure_hybrid(job, measure, summary);
@@ -171,7 +245,7 @@ StageResult run_eval(Job& job, uint64_t /*key*/) {
                                       std::pair{"dpo", job.recipe.stages.dpo.has_value()}}) {
     if (!wanted) continue;
     log_info(str("eval: ", stage));
-    summary.stages[stage] = measure_folder(job, measure, job.folder.stage(stage));
+    summary.stages[stage] = measure(job.load(job.folder.stage(stage)), stage, stage);
     last = stage;
   }
   if (hybrid) {
@@ -179,6 +253,7 @@ StageResult run_eval(Job& job, uint64_t /*key*/) {
     describe_hybrid(job, model, summary);
     if (job.recipe.eval.speed) measure_speed(job, model, summary);
   }
+  summary.task_columns = measure.task_columns();
   describe_times(job, summary);
   write_summary(job.folder.root(), summary);
   write_report(job.folder.root());

@@ -1,6 +1,7 @@
 // Intermediate layer distillation: every layer of the pure students learns its counterpart in the
 // base, on the base's own hidden states. One pass over the base's layers serves all students, and
 // only one student layer's activations live.
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/losses.h"
@@ -37,8 +38,7 @@ struct Lesson {
 
 StudentLoss train_layer(const IldStage& stage, Trainee& student, const Lesson& lesson) {
   const auto& teacher = lesson.teacher;
-  auto out =
-      student.model->block(lesson.layer)->forward(teacher.input, lesson.context, /*cache=*/nullptr);
+  auto out = student.model->run_block(lesson.layer, teacher.input, lesson.context);
   const bool last = lesson.layer + 1 == student.model->options().num_layers();
   if (last) out.hidden = student.model->final_norm()->forward(out.hidden);
   const auto hidden = ild_distance(out.hidden, teacher.hidden, lesson.weights, stage.form);
@@ -52,7 +52,7 @@ std::vector<StudentLoss> train_batch(const IldStage& stage, CausalLm& base,
                                      std::vector<Trainee>& students, const Batch& batch,
                                      double tokens) {
   std::vector<StudentLoss> losses(students.size());
-  const auto weights = batch.loss_mask / tokens;  // (B, T)
+  const auto weights = text_mask(batch).to(torch::kFloat) / tokens;  // (B, T)
   const auto base_context = base->context(batch.input_ids, batch.segments, /*offset=*/0);
   std::vector<SequenceContext> contexts;
   for (auto& student : students) {
@@ -67,7 +67,7 @@ std::vector<StudentLoss> train_batch(const IldStage& stage, CausalLm& base,
     at::Tensor next;
     {
       torch::NoGradGuard no_grad;
-      auto out = base->block(i)->forward(teacher.input, base_context, /*cache=*/nullptr);
+      auto out = base->run_block(i, teacher.input, base_context);
       next = out.hidden;
       const bool last = i + 1 == base->options().num_layers();
       teacher.hidden = last ? base->final_norm()->forward(out.hidden) : out.hidden;
@@ -83,11 +83,14 @@ std::vector<StudentLoss> train_batch(const IldStage& stage, CausalLm& base,
   return losses;
 }
 
-Metrics student_metrics(const IldStage& stage, const StudentLoss& loss) {
+Metrics student_metrics(const IldStage& stage, const StudentLoss& loss,
+                        const StepBatches& batches) {
   const double hidden = loss.hidden.item<double>(), mixer = loss.mixer.item<double>();
   return {{"loss", hidden * stage.hidden_weight + mixer * stage.mixer_weight},
           {"hidden_loss", hidden},
-          {"mixer_loss", mixer}};
+          {"mixer_loss", mixer},
+          {"samples", batches.samples},
+          {"data_seconds", batches.seconds}};
 }
 
 }  // namespace
@@ -102,26 +105,34 @@ StageResult run_ild(Job& job, uint64_t key) {
   }
   const auto& data = job.train_data();
   auto base = job.base();
+  job.share_frozen(base);
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "ild"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "ild", stage.batch_size, stage.micro_batch_size);
+  double flops = forward_flops(base->options(), T).layers;  // of a token
+  for (const auto& student : students) {
+    flops += 3 * forward_flops(student.model->options(), T).layers;
+  }
   const double seconds =
       run_loop(job,
                {.stage = "ild",
                 .key = key,
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
-                .optimizer = stage.optimizer},
+                .flops_per_step = static_cast<double>(stage.batch_size * T) * flops,
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.micro_batches(),
+                .samples = sample_ids_of(data, plan)},
                students, [&](int64_t step) {
-                 const auto batches = step_batches(data, plan, step, job.device);
+                 const auto batches = step_batches(job, data, plan, step);
                  std::vector<StudentLoss> losses(students.size());
                  for (const auto& batch : batches.micro) {
-                   const auto of_batch = train_batch(stage, base, students, batch, batches.tokens);
+                   const auto of_batch = train_batch(stage, base, students, batch, batches.text);
                    for (size_t s = 0; s < losses.size(); ++s) losses[s].add(of_batch[s]);
                  }
                  std::vector<Metrics> metrics;
-                 for (const auto& loss : losses) metrics.push_back(student_metrics(stage, loss));
+                 for (const auto& loss : losses) {
+                   metrics.push_back(student_metrics(stage, loss, batches));
+                 }
                  return metrics;
                });
   for (const auto& student : students) {

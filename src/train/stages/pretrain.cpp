@@ -1,3 +1,4 @@
+#include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
 #include "zebra/convert.h"
@@ -69,9 +70,7 @@ StageResult run_pretrain(Job& job, uint64_t key) {
 
   const auto& data = job.train_data();
   const int64_t T = job.recipe.data.sequence_length;
-  const BatchPlan plan{.seed = stage_seed(job.recipe.seed, "pretrain"),
-                       .batch_size = stage.batch_size,
-                       .micro_batch_size = micro_batch(stage.batch_size, stage.micro_batch_size)};
+  const auto plan = batch_plan(job, "pretrain", stage.batch_size, stage.micro_batch_size);
   std::vector<Trainee> trainees = {{.name = "", .model = model}};
   const double seconds =
       run_loop(job,
@@ -79,10 +78,16 @@ StageResult run_pretrain(Job& job, uint64_t key) {
                 .key = key,
                 .steps = steps_for(stage.tokens, stage.batch_size, T, data.size()),
                 .tokens_per_step = static_cast<double>(stage.batch_size * T),
-                .optimizer = stage.optimizer},
+                .flops_per_step = static_cast<double>(stage.batch_size * T) * 3 *
+                                  forward_flops(model->options(), T).total(),
+                .optimizer = stage.optimizer,
+                .micro_batches = plan.micro_batches(),
+                .samples = sample_ids_of(data, plan)},
                trainees, [&](int64_t step) -> std::vector<Metrics> {
-                 const auto batches = step_batches(data, plan, step, job.device);
-                 return {{{"loss", cross_entropy_step(model, batches)}}};
+                 const auto batches = step_batches(job, data, plan, step);
+                 return {{{"loss", cross_entropy_step(model, batches)},
+                          {"samples", batches.samples},
+                          {"data_seconds", batches.seconds}}};
                });
   job.save(job.folder.stage("pretrain"), model);
   return {seconds};

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "train/stages/stages.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
@@ -51,6 +52,7 @@ StageResult run_smart(Job& job, uint64_t /*key*/) {
       divergence(job, CausalLm(mamba2->options(), *job.base(), std::move(blocks)));
   std::vector<double> swapped, sensitivity;
   for (int64_t i = 0; i < L; ++i) {
+    throw_if_stopped(str("smart: layer ", i));
     const bool swap = mamba2->options().layers[i] == MixerKind::kMamba2;
     swapped.push_back(swap ? divergence(job, with_mla_layer(job, mamba2, mla, i)) : reference);
     sensitivity.push_back(reference - swapped.back());

@@ -20,6 +20,7 @@ struct Stage {
   // on.
   void (*select)(const Recipe& from, Recipe& to);
   StageResult (*run)(Job& job, uint64_t key);
+  bool on_all_ranks = false;  // otherwise rank 0 does it while the others wait
 };
 
 StageResult run_pretrain(Job& job, uint64_t key);  // stages/pretrain

@@ -1,0 +1,93 @@
+// The part of a recipe that says how a job runs on its processes, and not what it computes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <utility>
+
+#include "zebra/options.h"
+
+namespace zebra {
+
+enum class Sharding { kNone, kZero1, kZero2, kFull };
+
+template <>
+struct EnumNames<Sharding> {
+  static constexpr std::array<std::pair<Sharding, std::string_view>, 4> names = {
+      {{Sharding::kNone, "none"},
+       {Sharding::kZero1, "zero1"},
+       {Sharding::kZero2, "zero2"},
+       {Sharding::kFull, "full"}}};
+};
+
+enum class TeacherSharding { kNone, kLayer };
+
+template <>
+struct EnumNames<TeacherSharding> {
+  static constexpr std::array<std::pair<TeacherSharding, std::string_view>, 2> names = {
+      {{TeacherSharding::kNone, "none"}, {TeacherSharding::kLayer, "layer"}}};
+};
+
+enum class Recompute { kNone, kSmart, kFull };
+
+template <>
+struct EnumNames<Recompute> {
+  static constexpr std::array<std::pair<Recompute, std::string_view>, 3> names = {
+      {{Recompute::kNone, "none"}, {Recompute::kSmart, "smart"}, {Recompute::kFull, "full"}}};
+};
+
+// Where the state of training lies and what is kept for the backward. No value changes what is
+// computed, so a run may go on with others.
+struct ParallelRecipe {
+  Sharding sharding = Sharding::kNone;
+  TeacherSharding teacher_sharding = TeacherSharding::kNone;
+  Recompute recompute = Recompute::kNone;
+  bool offload_inputs = false;
+  int64_t timeout_seconds = 600;
+  int64_t max_restarts = 3;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("sharding", sharding,
+          "What ranks share out: none, zero1 (moments, masters), zero2 (and gradients) or full "
+          "(and parameters).");
+    visit("teacher_sharding", teacher_sharding,
+          "The frozen teacher: none (whole on every rank) or layer (gathered layer by layer).");
+    visit("recompute", recompute,
+          "What the backward computes again: none, smart (cheap parts of a block) or full.");
+    visit("offload_inputs", offload_inputs, "Inputs of recomputed blocks wait in host memory.");
+    visit("timeout_seconds", timeout_seconds, "How long a rank waits for the others.");
+    visit("max_restarts", max_restarts,
+          "--nproc: how often a group that lost a rank starts again.");
+  }
+};
+
+enum class OnSpike { kLog, kSkip };
+
+template <>
+struct EnumNames<OnSpike> {
+  static constexpr std::array<std::pair<OnSpike, std::string_view>, 2> names = {
+      {{OnSpike::kLog, "log"}, {OnSpike::kSkip, "skip"}}};
+};
+
+// Steps that go wrong: not finite, or far from those before them.
+struct StabilityRecipe {
+  int64_t max_skips_in_row = 4;
+  double spike_zscore = 6.0;
+  OnSpike on_spike = OnSpike::kLog;
+  int64_t spike_window = 128;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("max_skips_in_row", max_skips_in_row,
+          "Steps skipped in a row (not finite, or spikes) before the run gives up.");
+    visit("spike_zscore", spike_zscore,
+          "Standard deviations above the mean from which a loss or gradient norm is a spike; 0: "
+          "none is.");
+    visit("on_spike", on_spike, "log, or skip the update as well.");
+    visit("spike_window", spike_window, "Steps that mean and deviation are taken over.");
+  }
+};
+
+}  // namespace zebra

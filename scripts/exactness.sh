@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The long form of the exactness suite: ILD, distillation and DPO on 1, 2 and 4 ranks, with every
+# sharding and recomputation, accumulation 1 and 4, packed and padded sequences, against one process.
+#
+# Usage: scripts/exactness.sh [ZEBRA] [FOLDER]     by default build/release/bin/zebra, a new folder
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+
+zebra=$(realpath "${1:-build/release/bin/zebra}")
+folder=${2:-$(mktemp -d)}
+mkdir -p "$folder"
+cd "$folder"
+export OMP_WAIT_POLICY=PASSIVE
+
+write_recipe() {  # write_recipe NAME PACKING MICRO: 20 steps of each stage
+  local micro_dpo=$3
+  cat >"$1.yaml" <<YAML
+name: exactness
+seed: 3
+output: $1
+base: {model: $root/data/tiny/base}
+hybrid:
+  mla_layers: [1, 3]
+  mla: {q_lora_rank: 40, kv_lora_rank: 16, qk_nope_head_dim: 8, qk_rope_head_dim: 8, v_head_dim: 16, rope: default}
+data:
+  sequence_length: 64
+  packing: $2
+  train: [{path: $root/data/tiny/train.txt, format: stories}]
+  validation: [{path: $root/data/tiny/valid.txt, format: stories}]
+stages:
+  ild: {tokens: 20480, batch_size: 16, micro_batch_size: $3, optimizer: {learning_rate: 1.0e-3}}
+  distill: {tokens: 20480, batch_size: 16, micro_batch_size: $3, ce_weight: 0.1, optimizer: {learning_rate: 1.0e-3}}
+  dpo: {epochs: 1.06, batch_size: 16, micro_batch_size: $micro_dpo, beta: 0.1, train: [$root/data/tiny/pairs.jsonl],
+        max_length: 128, max_prompt_length: 64, optimizer: {learning_rate: 2.0e-4}}
+eval: {max_sequences: 2, speed: false}
+checkpoint: {every_steps: 1000}
+threads: 1
+YAML
+}
+
+run() {  # run NAME ARGUMENTS...: quietly; the log tells why it failed
+  "$zebra" run "$1.yaml" "${@:2}" >"$1.out" 2>"$1.err" || { tail -n 5 "$1.err" >&2 && exit 1; }
+}
+
+passed=0
+failed=0
+check() {  # check NAME REFERENCE OPTIONS...
+  echo -n "$1: "
+  if "$root/scripts/compare_runs.py" "$1" "$2" "${@:3}"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
+for packing in concat none; do
+  reference=one-$packing
+  write_recipe "$reference" "$packing" 16
+  run "$reference"
+  for ranks in 1 2 4; do
+    for accumulation in 1 4; do
+      for sharding in none zero1 zero2 full; do
+        if [ "$ranks" = 1 ] && [ "$sharding" != none ]; then continue; fi
+        first=
+        for recompute in none smart full; do
+          name=$packing-$ranks-$accumulation-$sharding-$recompute
+          write_recipe "$name" "$packing" $((16 / ranks / accumulation))
+          run "$name" --nproc "$ranks" --set "parallel.sharding=$sharding" \
+            --set "parallel.recompute=$recompute" --set parallel.teacher_sharding=layer
+          check "$name" "$reference"
+          if [ -z "$first" ]; then
+            first=$name
+          else
+            check "$name" "$first" --exact  # the same layout: equal bits, whatever is recomputed
+            rm -r "$name"
+          fi
+        done
+      done
+    done
+  done
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,139 @@
+#include "cli/bench/transformers_peer.h"
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "zebra/error.h"
+
+namespace zebra {
+
+namespace {
+
+constexpr const char* kScript = R"py(
+import copy, json, sys, time
+task = json.load(open(sys.argv[1]))
+import torch, transformers
+from transformers import AutoModelForCausalLM, DynamicCache
+torch.set_num_threads(task["threads"])
+torch.set_grad_enabled(False)
+model = AutoModelForCausalLM.from_pretrained(task["folder"], dtype=torch.float32).eval()
+vocabulary = model.config.vocab_size
+
+def copied(cache, batch):
+    cache.batch_repeat_interleave(batch)
+    return cache
+
+def tensors(cache):
+    if hasattr(cache, "layers"):
+        return [t for layer in cache.layers for t in (layer.keys, layer.values)]
+    return list(cache.key_cache) + list(cache.value_cache)
+
+def decode(cache, token, steps):
+    for _ in range(steps):
+        out = model(input_ids=token, past_key_values=cache, use_cache=True)
+        token = out.logits[:, -1:].argmax(-1)
+    return cache
+
+def prefilled(tokens):
+    ids = (torch.arange(tokens) * 7 % vocabulary).unsqueeze(0)
+    cache, chunk = DynamicCache(), 512
+    for piece in ids.split(chunk, 1):
+        out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache, out.logits[:, -1:].argmax(-1)
+
+cache, token = prefilled(min(64, task["prompt_tokens"]))
+decode(cache, token, 2)
+began = time.perf_counter()
+cache, token = prefilled(task["prompt_tokens"])
+prefill = time.perf_counter() - began
+speeds = []
+for batch in task["batches"]:
+    rows, tokens = copied(copy.deepcopy(cache), batch), token.expand(batch, 1)
+    began = time.perf_counter()
+    rows = decode(rows, tokens, task["new_tokens"])
+    seconds = time.perf_counter() - began
+    bytes_held = sum(t.numel() * t.element_size() for t in tensors(rows))
+    speeds.append({"prefill": prefill, "decode": seconds, "bytes": bytes_held})
+print("RESULT " + json.dumps({
+    "version": f"transformers {transformers.__version__}, torch {torch.__version__}",
+    "speeds": speeds}))
+)py";
+
+std::string quoted(const std::string& argument) {
+  std::string text = "'";
+  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+struct CommandResult {
+  int status = 0;
+  std::string out;
+};
+CommandResult run_command(const std::string& command) {
+  CommandResult result;
+  FILE* const pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) throw ConfigError("--peer: expected to start a program, got no process");
+  std::array<char, 4096> buffer{};
+  for (size_t n = 0; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    result.out.append(buffer.data(), n);
+  }
+  result.status = pclose(pipe);
+  return result;
+}
+
+std::string last_line(const std::string& text) {
+  const auto last = text.find_last_not_of('\n');
+  if (last == std::string::npos) return "";
+  const auto begin = text.rfind('\n', last) + 1;
+  return text.substr(begin, last + 1 - begin);
+}
+
+GenerationSpeed speed_of(const GenerationLoad& load, int64_t batch, const json& measured) {
+  GenerationSpeed speed{.batch = batch};
+  speed.prefill_seconds = measured.at("prefill").get<double>();
+  speed.decode_seconds = measured.at("decode").get<double>();
+  speed.prefill_tokens_per_second = static_cast<double>(load.prompt_tokens) / speed.prefill_seconds;
+  speed.decode_tokens_per_second =
+      static_cast<double>(batch * load.new_tokens) / speed.decode_seconds;
+  speed.cache_bytes = speed.reserved_bytes = measured.at("bytes").get<int64_t>();
+  return speed;
+}
+
+}  // namespace
+
+PeerResult run_transformers(const std::string& python, const std::string& folder,
+                            const GenerationLoad& load, const std::vector<int64_t>& batches,
+                            int64_t threads) {
+  namespace fs = std::filesystem;
+  const auto place = fs::path(folder);
+  const json task = {{"folder", fs::absolute(folder).string()},
+                     {"threads", threads},
+                     {"prompt_tokens", load.prompt_tokens},
+                     {"new_tokens", load.new_tokens},
+                     {"batches", batches}};
+  write_file_atomic(place / "bench.json", task.dump());
+  write_file_atomic(place / "bench.py", kScript);
+  const auto errors = place / "bench.err";
+  const auto result =
+      run_command(quoted(python) + " " + quoted((place / "bench.py").string()) + " " +
+                  quoted((place / "bench.json").string()) + " 2> " + quoted(errors.string()));
+  const auto found = result.out.find("RESULT ");
+  if (result.status != 0 || found == std::string::npos) {
+    const auto line = last_line(fs::exists(errors) ? read_file(errors) : std::string());
+    throw ConfigError(str("--peer: expected ", python,
+                          " with torch and transformers (pip install "
+                          "torch transformers), got ",
+                          line.empty() ? "no result" : line));
+  }
+  const auto parsed = parse_json(result.out.substr(found + 7), "--peer");
+  PeerResult peer{.version = parsed.at("version").get<std::string>(), .speeds = {}};
+  for (size_t i = 0; i < batches.size(); ++i) {
+    peer.speeds.push_back(speed_of(load, batches[i], parsed.at("speeds").at(i)));
+  }
+  return peer;
+}
+
+}  // namespace zebra

@@ -1,0 +1,230 @@
+// zebra data show
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iomanip>
+#include <sstream>
+
+#include "cli/command.h"
+#include "data/shard_maker.h"
+#include "data/token_store.h"
+#include "train/recipe_data.h"
+#include "zebra/error.h"
+#include "zebra/prepare.h"
+#include "zebra/recipe.h"
+
+namespace zebra {
+
+namespace {
+
+struct ShowFlags {
+  std::string recipe, root, color = "auto";
+  std::vector<std::string> overrides;
+  int64_t documents = 3, sample = 10000;
+  bool json = false;
+};
+
+// Marks of a run of tokens with and without a loss.
+struct Style {
+  const char* loss = "";
+  const char* no_loss = "\u27e8";  // mathematical angle brackets
+  const char* end = "";
+  const char* no_loss_end = "\u27e9";
+};
+
+Style style_of(const std::string& color) {
+  const char* no_color = std::getenv("NO_COLOR");
+  const bool wanted = color == "always" || (color == "auto" && ::isatty(STDOUT_FILENO) == 1 &&
+                                            (no_color == nullptr || *no_color == '\0'));
+  if (!wanted) return {};
+  return {.loss = "\x1b[32m", .no_loss = "\x1b[2m", .end = "\x1b[0m", .no_loss_end = "\x1b[0m"};
+}
+
+// Control characters as C writes them.
+std::string visible(const std::string& piece) {
+  std::string text;
+  for (const char c : piece) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      text += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      char escaped[8];
+      std::snprintf(escaped, sizeof escaped, "\\x%02x", byte);
+      text += escaped;
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
+
+struct ShownToken {
+  int64_t id = 0;
+  std::string piece;
+  bool loss = true;
+};
+
+std::vector<ShownToken> tokens_of(const TokenStore& store, int64_t document, LossOn loss_on,
+                                  const Tokenizer& tokenizer) {
+  const auto tokens = store.document(document);
+  std::vector<ShownToken> shown;
+  for (int64_t i = 0; i < tokens.count; ++i) {
+    const auto id = static_cast<int64_t>(tokens.ids()[i]);
+    const bool loss = loss_on == LossOn::kAll || tokens.shard->in_answer(tokens.first + i);
+    shown.push_back({.id = id, .piece = visible(tokenizer.piece(id)), .loss = loss});
+  }
+  return shown;
+}
+
+std::string as_text(const std::vector<ShownToken>& tokens, const Style& style) {
+  std::string text;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const bool starts = i == 0 || tokens[i].loss != tokens[i - 1].loss;
+    const bool ends = i + 1 == tokens.size() || tokens[i].loss != tokens[i + 1].loss;
+    if (i > 0) text += "|";
+    if (starts) text += tokens[i].loss ? style.loss : style.no_loss;
+    text += tokens[i].piece;
+    if (ends) text += tokens[i].loss ? style.end : style.no_loss_end;
+  }
+  return text + "\n";
+}
+
+nlohmann::ordered_json as_json(const std::vector<ShownToken>& tokens) {
+  auto ids = nlohmann::ordered_json::array(), pieces = ids, loss = ids;
+  for (const auto& token : tokens) {
+    ids.push_back(token.id);
+    pieces.push_back(token.piece);
+    loss.push_back(token.loss ? 1 : 0);
+  }
+  return {{"ids", ids}, {"pieces", pieces}, {"loss", loss}};
+}
+
+nlohmann::ordered_json as_json(const PackingReport& report) {
+  return {{"documents", report.documents},
+          {"tokens", report.tokens},
+          {"sequences", report.sequences},
+          {"efficiency", report.efficiency()},
+          {"padding", report.padding},
+          {"truncated", report.truncated},
+          {"truncated_tokens", report.truncated_tokens},
+          {"split", report.split},
+          {"dropped_tokens", report.dropped_tokens}};
+}
+
+nlohmann::ordered_json as_json(const std::vector<MixtureShare>& mixture) {
+  auto list = nlohmann::ordered_json::array();
+  for (const auto& source : mixture) {
+    list.push_back({{"source", source.name},
+                    {"sequences", source.sequences},
+                    {"epochs", source.epochs},
+                    {"share", source.share}});
+  }
+  return list;
+}
+
+std::string as_text(const PackingReport& report, const DataRecipe& data) {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2);
+  out << "packing " << enum_name(data.packing) << " into " << data.sequence_length
+      << " tokens: " << report.sequences << " sequences, " << 100 * report.efficiency()
+      << " % full\n"
+      << "  documents  " << report.documents << ", " << report.tokens << " tokens\n"
+      << "  truncated  " << report.truncated << ", " << report.truncated_tokens << " tokens lost\n"
+      << "  split      " << report.split << "\n"
+      << "  dropped    " << report.dropped_tokens << " tokens\n";
+  return out.str();
+}
+
+std::string as_text(const std::vector<MixtureShare>& mixture, const DataRecipe& data) {
+  if (mixture.size() < 2) return "";
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(2) << "mixture by " << enum_name(data.mix_by)
+      << ", an epoch\n";
+  for (const auto& source : mixture) {
+    out << "  " << 100 * source.share << " %  " << source.sequences << " sequences, "
+        << source.epochs << " epochs of " << source.name << "\n";
+  }
+  return out.str();
+}
+
+// What is prepared, or the first documents.
+struct Stores {
+  std::vector<std::shared_ptr<const TokenStore>> stores;
+  bool sampled = false;
+};
+
+Stores open_stores(const ShowFlags& flags, const Recipe& recipe, const DataPlans& plans,
+                   const Tokenizer& tokenizer) {
+  Stores all;
+  for (const auto& plan : plans.train) {
+    if (auto found = find_prepared(plan, tokenizer, data_cache(recipe, flags.root))) {
+      all.stores.push_back(found->store);
+      continue;
+    }
+    all.stores.push_back(
+        read_source(plan.source, DocumentKind::kText, plan.documents, tokenizer, flags.sample));
+    all.sampled = all.sampled || all.stores.back()->documents() >= flags.sample;
+  }
+  return all;
+}
+
+void show(const ShowFlags& flags) {
+  const auto recipe = read_recipe(flags.recipe, flags.overrides);
+  const auto tokenizer = load_tokenizer(tokenizer_path(recipe, flags.root));
+  const auto plans = plan_data(recipe, flags.root, *tokenizer);
+  const auto [stores, sampled] = open_stores(flags, recipe, plans, *tokenizer);
+  const auto style = style_of(flags.color);
+  auto documents = nlohmann::ordered_json::array();
+  for (size_t s = 0; s < stores.size(); ++s) {
+    const auto count = std::min(flags.documents, stores[s]->documents());
+    for (int64_t i = 0; i < count; ++i) {
+      const auto tokens = tokens_of(*stores[s], i, recipe.data.loss_on, *tokenizer);
+      const auto with_loss = std::count_if(tokens.begin(), tokens.end(),
+                                           [](const ShownToken& token) { return token.loss; });
+      if (flags.json) {
+        documents.push_back({{"source", plans.train[s].source.path}, {"document", i + 1}});
+        documents.back().update(as_json(tokens));
+        continue;
+      }
+      print(str(plans.train[s].source.path, ", document ", i + 1, ": ", tokens.size(), " tokens, ",
+                with_loss, " with a loss\n", as_text(tokens, style), "\n"));
+    }
+  }
+  const TokenDataset data(sources_of(plans.train), stores, *tokenizer, train_options(recipe.data));
+  if (flags.json) {
+    return print_json({{"documents", documents},
+                       {"packing", as_json(data.packing())},
+                       {"mixture", as_json(data.mixture())},
+                       {"sampled", sampled}});
+  }
+  if (sampled) print(str("of the first ", flags.sample, " documents of what is not prepared:\n"));
+  print(as_text(data.packing(), recipe.data) + as_text(data.mixture(), recipe.data));
+}
+
+}  // namespace
+
+void add_data_show(CLI::App& data, Action& action) {
+  auto flags = std::make_shared<ShowFlags>();
+  auto* verb = add_verb(
+      data, "show",
+      "Show training documents: tokens between bars, those without a loss dim or in brackets",
+      "zebra data show my.yaml -n 1");
+  verb->add_option("recipe", flags->recipe, "YAML file")->required()->type_name("RECIPE");
+  add_overrides(verb, flags->overrides);
+  verb->add_option("--root", flags->root, "Where relative model and data paths start [.]")
+      ->type_name("DIR");
+  verb->add_option("-n,--documents", flags->documents, "Documents of each source [3]")
+      ->check(CLI::NonNegativeNumber.description(""))
+      ->type_name("N");
+  verb->add_option("--sample", flags->sample,
+                   "Documents of a source to report on when it is not prepared [10000]")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N");
+  verb->add_option("--color", flags->color, "auto: on a terminal, unless NO_COLOR is set [auto]")
+      ->check(CLI::IsMember({"auto", "always", "never"}).description(""))
+      ->type_name("auto|always|never");
+  verb->add_flag("--json", flags->json, "JSON on stdout");
+  verb->callback([flags, &action] { action = [flags] { show(*flags); }; });
+}
+
+}  // namespace zebra

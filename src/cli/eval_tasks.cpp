@@ -1,0 +1,172 @@
+#include "cli/eval_tasks.h"
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/ranks.h"
+#include "data/harness_tokenizer.h"
+#include "zebra/chat_template.h"
+#include "zebra/error.h"
+
+namespace zebra {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+using Config = std::vector<std::pair<std::string, std::string>>;
+
+std::string quoted(const std::string& text) { return nlohmann::json(text).dump(); }
+
+std::string data_folder(const std::vector<std::string>& data) {
+  if (data.empty()) return ".";
+  if (data.size() > 1 || !fs::is_directory(data[0])) {
+    throw ConfigError(
+        str("--data: with --tasks expected one folder of TASK/SPLIT.jsonl, got ", data.back()));
+  }
+  return data[0];
+}
+
+Config config_of(const TaskRun& run, const LoadedModel& loaded, const TaskOptions& options) {
+  const auto& model = loaded.model->options();
+  const int64_t length =
+      options.max_length > 0 ? options.max_length : model.max_position_embeddings;
+  return {
+      {"model", quoted("zebra")},
+      {"model_args", quoted("pretrained=" + run.model + ",max_length=" + std::to_string(length))},
+      {"model_num_parameters", std::to_string(count_parameters(model))},
+      {"model_dtype", quoted(run.machine.dtype)},
+      {"device", quoted(run.machine.device)}};
+}
+
+// `name` empty: the template of the model's own files.
+std::function<std::string(const std::vector<ChatMessage>&)> chat_prompts(
+    const std::string& name, const std::string& model, const Tokenizer& tokenizer) {
+  const auto chat = name.empty() ? ChatTemplate::of_folder(model, tokenizer)
+                                 : ChatTemplate::named(name, tokenizer);
+  return [chat](const std::vector<ChatMessage>& messages) {
+    return chat.render(messages, /*add_generation_prompt=*/true).text;
+  };
+}
+
+// results.json -> results_samples/samples_TASK.jsonl
+void write_samples(const fs::path& output, const TaskReport& report) {
+  const auto folder = output.parent_path() / (output.stem().string() + "_samples");
+  make_folders(folder);
+  for (const auto& [task, lines] : report.samples) {
+    std::string text;
+    for (const auto& line : lines) text += line + "\n";
+    write_file_atomic(folder / ("samples_" + task + ".jsonl"), text);
+  }
+}
+
+}  // namespace
+
+void TaskFlags::declare(CLI::App* verb) {
+  const auto number = [&](const char* name, auto& field, const std::string& meaning) {
+    verb->add_option(name, field, meaning)
+        ->check(CLI::NonNegativeNumber.description(""))
+        ->type_name("N")
+        ->group("Harness tasks");
+  };
+  verb->add_option("--tasks", options.tasks,
+                   "Tasks or groups of lm-evaluation-harness, or YAML files of tasks, as a,b,c")
+      ->delimiter(',')
+      ->type_name("NAMES")
+      ->group("Harness tasks");
+  number("--fewshot,--num-fewshot", shots, "Examples before each question [the task's own number]");
+  number("--limit", options.limit, "Documents of each task, the first ones; 0: all [0]");
+  number("--max-length", options.max_length, "Tokens of context; 0: the model's [0]");
+  verb->add_flag(
+          "--cut-endings", options.cut_endings,
+          "Score the end of an ending that is longer than the context, instead of refusing it")
+      ->group("Harness tasks");
+  number("--seed", options.fewshot_seed, "Of the examples that are drawn [1234]");
+  verb->add_option("--system-instruction", options.system_instruction, "Text before everything")
+      ->type_name("TEXT")
+      ->group("Harness tasks");
+  verb->add_option("--apply-chat-template", chat_template,
+                   "Prompts as conversations: a template's name, or none for the model's own")
+      ->expected(0, 1)
+      ->default_str("")
+      ->type_name("NAME")
+      ->group("Harness tasks");
+  verb->add_flag("--fewshot-as-multiturn", options.fewshot_as_multiturn,
+                 "Examples as turns of their own; needs --apply-chat-template")
+      ->group("Harness tasks");
+  verb->add_option("--nproc", nproc, "Ranks on this machine that share the documents out")
+      ->check(CLI::PositiveNumber.description(""))
+      ->type_name("N")
+      ->group("Harness tasks");
+  verb->add_flag("--samples", samples,
+                 "With --output F.json: a record of every document in F_samples/")
+      ->group("Harness tasks");
+}
+
+namespace {
+
+TaskOptions options_of(const TaskFlags& flags, const TaskRun& run) {
+  auto options = flags.options;
+  options.shots = flags.shots;
+  options.samples = flags.samples;
+  options.batch_size = run.batch_size.value_or(0);
+  options.data = data_folder(run.data);
+  if (options.samples && run.output.empty()) {
+    throw ConfigError("--samples: needs --output, beside which the records go");
+  }
+  if (options.fewshot_as_multiturn && !flags.chat_template) {
+    throw ConfigError("--fewshot-as-multiturn: needs --apply-chat-template");
+  }
+  return options;
+}
+
+// Ranks share out the documents; rank 0 tells the results.
+void share_out(TaskOptions& options, Group& group) {
+  options.shard_index = group.rank();
+  options.shard_count = group.size();
+  options.sum_over_ranks = [&group](const at::Tensor& values) {
+    auto sums = values.clone();
+    group.all_reduce(sums).wait();
+    return sums;
+  };
+}
+
+void run_tasks_on(Group& group, const TaskFlags& flags, const TaskRun& run) {
+  auto options = options_of(flags, run);
+  if (group.size() > 1) share_out(options, group);
+  if (!group.leads()) log_to_files_only();
+  std::optional<OutputFile> output;
+  if (!run.output.empty() && group.leads()) output.emplace(run.output);
+
+  const auto began = std::chrono::steady_clock::now();
+  auto loaded = load_with_tokenizer(run.model, run.machine.use());
+  loaded.tokenizer = load_harness_tokenizer(run.model);
+  if (flags.chat_template) {
+    options.chat_template = chat_prompts(*flags.chat_template, run.model, *loaded.tokenizer);
+  }
+  const auto report = evaluate_tasks(loaded.model, *loaded.tokenizer, options);
+  if (!group.leads()) return;
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
+  auto config = config_of(run, loaded, options);
+  config.emplace_back("total_evaluation_time_seconds", std::to_string(spent.count()));
+  const auto results = task_report_json(report, options, config);
+  if (options.samples) write_samples(run.output, report);
+  if (output) {
+    output->write(results);
+    output->commit();
+  }
+  print(run.json ? results : task_report_table(report));
+}
+
+}  // namespace
+
+void run_tasks(const TaskFlags& flags, const TaskRun& run) {
+  (void)options_of(flags, run);  // what is wrong with the flags is told before ranks start
+  run_on_ranks({.nproc = flags.nproc, .sizes = {flags.nproc}},
+               [&](Group& group) { run_tasks_on(group, flags, run); });
+}
+
+}  // namespace zebra

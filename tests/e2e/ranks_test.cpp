@@ -1,0 +1,260 @@
+// The whole job on several ranks: the same losses and weights as one process, and what happens when
+// a rank is lost, stopped or fails.
+#include <signal.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "e2e/program.h"
+#include "support/testing.h"
+#include "zebra/safetensors.h"
+
+namespace zebra::testing {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kBase = R"(
+name: ranks-base
+seed: 3
+output: runs/base
+new_model: {tokenizer: text/tokenizer.model, hidden_size: 32, intermediate_size: 64, num_layers: 3, num_heads: 4,
+            num_kv_heads: 2, head_dim: 8, max_position_embeddings: 128}
+data:
+  sequence_length: 48
+  train: [{path: text/train.txt, format: stories}]
+  validation: [{path: text/valid.txt, format: stories}]
+stages:
+  pretrain: {tokens: 30000, batch_size: 8, optimizer: {learning_rate: 3.0e-3}}
+eval: {max_sequences: 4, speed: false}
+)";
+
+// Every stage that trains, on packed sequences. AdamW divides gradients by their own size, also
+// those that are rounding alone; eps keeps these from moving weights to where the order of a sum
+// says.
+constexpr const char* kJob = R"(
+name: ranks
+seed: 3
+output: OUTPUT
+base: {model: runs/base/stages/pretrain}
+hybrid:
+  mla_layers: [1]
+  mla: {q_lora_rank: 16, kv_lora_rank: 8, qk_nope_head_dim: 4, qk_rope_head_dim: 4, v_head_dim: 8, rope: default}
+data:
+  sequence_length: 48
+  train: [{path: text/train.txt, format: stories}]
+  validation: [{path: text/valid.txt, format: stories}]
+stages:
+  ild: {tokens: 7680, batch_size: 8, micro_batch_size: 4, optimizer: {learning_rate: 1.0e-3, eps: 1.0e-5}}
+  distill: {tokens: 7680, batch_size: 8, micro_batch_size: 2, ce_weight: 1.0,
+            optimizer: {learning_rate: 1.0e-3, eps: 1.0e-5}}
+  dpo: {epochs: 4, batch_size: 8, micro_batch_size: 2, beta: 0.1, train: [text/pairs.jsonl],
+        max_length: 96, max_prompt_length: 48, optimizer: {learning_rate: 1.0e-4, eps: 1.0e-5}}
+eval: {max_sequences: 4, speed: false}
+checkpoint: {every_steps: 5}
+)";
+
+std::string job(const std::string& output) {
+  std::string text = kJob;
+  return text.replace(text.find("OUTPUT"), 6, "runs/" + output);
+}
+
+void require_success(const Outcome& outcome) {
+  INFO(outcome.err);
+  REQUIRE(outcome.exit_code == 0);
+}
+
+// Text, tokenizer, base model, and the job done by one process.
+const fs::path& workshop() {
+  static const TempFolder folder;
+  static const bool made = [] {
+    const auto& at = folder.path();
+    require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories",
+                               "160", "--held-out", "20", "--questions", "4", "--pairs", "40"},
+                              at));
+    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
+                               "--output", "text/tokenizer.model"},
+                              at));
+    write_text(at / "base.yaml", kBase);
+    require_success(run_zebra({"run", "base.yaml"}, at));
+    write_text(at / "one.yaml", job("one"));
+    require_success(run_zebra({"run", "one.yaml"}, at));
+    return true;
+  }();
+  REQUIRE(made);
+  return folder.path();
+}
+
+Outcome run_job(const std::string& output, std::vector<std::string> more,
+                const std::optional<Interruption>& interruption = std::nullopt) {
+  write_text(workshop() / (output + ".yaml"), job(output));
+  more.insert(more.begin(), {"run", output + ".yaml"});
+  return run_zebra(more, workshop(), interruption);
+}
+
+// What every step measured, by "stage step".
+std::map<std::string, nlohmann::json> steps_of(const std::string& run) {
+  std::istringstream lines(read_text(workshop() / "runs" / run / "metrics.jsonl"));
+  std::map<std::string, nlohmann::json> steps;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    std::ostringstream key;
+    key << json.at("stage").get<std::string>() << " " << json.at("step");
+    CHECK(steps.emplace(key.str(), json).second);  // nothing twice
+  }
+  return steps;
+}
+
+void check_near(const std::string& run, const std::string& other) {
+  const auto got = steps_of(run), expected = steps_of(other);
+  REQUIRE(got.size() == expected.size());
+  for (const auto& [key, step] : expected) {
+    INFO(key << ": " << got.at(key) << " and " << step);
+    const double loss = step.at("loss"), own = got.at(key).at("loss");
+    CHECK(std::abs(own - loss) <= 1e-6 * std::abs(loss));
+    CHECK(got.at(key).at("samples") == step.at("samples"));
+  }
+  for (const char* stage : {"ild/mla", "ild/mamba2", "distill", "dpo"}) {
+    const auto file = fs::path("stages") / stage / "model.safetensors";
+    const SafetensorsFile mine(workshop() / "runs" / run / file);
+    const SafetensorsFile theirs(workshop() / "runs" / other / file);
+    for (const auto& [name, info] : theirs.tensors()) {
+      INFO(stage << " " << name);
+      const auto weight = theirs.read(name), own = mine.read(name);
+      const double largest = weight.abs().max().item<double>();
+      CHECK((own - weight).abs().max().item<double>() <= 1e-5 * largest);
+    }
+  }
+}
+
+void check_same_models(const std::string& run, const std::string& other) {
+  for (const char* stage : {"ild/mla", "ild/mamba2", "compose", "distill", "dpo"}) {
+    INFO(stage);
+    const auto file = fs::path("stages") / stage / "model.safetensors";
+    const auto bytes = read_text(workshop() / "runs" / run / file);
+    REQUIRE(!bytes.empty());
+    CHECK((bytes == read_text(workshop() / "runs" / other / file)));
+  }
+}
+
+int count(const std::string& text, const std::string& what) {
+  int found = 0;
+  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++found;
+  return found;
+}
+
+// Sends a signal to the given rank of a job in the workshop, once `metrics` has this many lines.
+void signal_rank(int rank, int signal, const fs::path& metrics, int64_t lines) {
+  const std::string wanted = "RANK=" + std::to_string(rank);
+  for (int tries = 0; tries < 6000; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (!fs::exists(metrics) || count(read_text(metrics), "\n") < lines) continue;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      std::error_code gone;
+      if (fs::read_symlink(entry.path() / "cwd", gone) != workshop() || gone) continue;
+      const auto environment = std::string(1, '\0') + read_text(entry.path() / "environ");
+      if (environment.find('\0' + wanted + '\0') == std::string::npos) continue;
+      ::kill(std::stoi(entry.path().filename().string()), signal);
+      return;
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("ranks: every stage gives one process's losses and weights", "[e2e]") {
+  workshop();
+  require_success(
+      run_job("two", {"--nproc", "2", "--set", "parallel.sharding=full", "--set",
+                      "parallel.recompute=smart", "--set", "parallel.teacher_sharding=layer"}));
+  check_near("two", "one");
+  require_success(run_job("four", {"--nproc", "4", "--set", "parallel.sharding=zero1", "--set",
+                                   "parallel.recompute=full"}));
+  check_near("four", "one");
+}
+
+TEST_CASE("ranks: only the first writes results, the others a log of their own", "[e2e]") {
+  workshop();
+  require_success(run_job("logs", {"--nproc", "2", "--set", "parallel.sharding=zero2"}));
+  check_near("logs", "one");
+  const auto folder = workshop() / "runs/logs";
+  CHECK(fs::exists(folder / "log.txt"));
+  CHECK(fs::exists(folder / "log.rank-1.txt"));
+  CHECK(fs::exists(folder / "summary.json"));
+  CHECK_FALSE(fs::exists(folder / "log.rank-0.txt"));
+}
+
+TEST_CASE("ranks: a rank that is killed brings the group back to the same bits", "[e2e]") {
+  workshop();
+  require_success(run_job("undisturbed", {"--nproc", "2"}));
+  std::thread killer([] { signal_rank(1, SIGKILL, workshop() / "runs/killed/metrics.jsonl", 28); });
+  const auto outcome = run_job("killed", {"--nproc", "2"});
+  killer.join();
+  require_success(outcome);
+  CHECK_THAT(outcome.err, ContainsSubstring("rank 1 was killed by signal 9"));
+  CHECK_THAT(outcome.err, ContainsSubstring("restart 1 of 3 with 2 ranks"));
+  check_same_models("killed", "undisturbed");
+}
+
+TEST_CASE("ranks: a rank that hangs is named when the time-out is over, and started again",
+          "[e2e]") {
+  workshop();
+  std::thread stopper([] { signal_rank(1, SIGSTOP, workshop() / "runs/hung/metrics.jsonl", 28); });
+  const auto outcome = run_job("hung", {"--nproc", "2", "--set", "parallel.timeout_seconds=8"});
+  stopper.join();
+  require_success(outcome);
+  CHECK_THAT(outcome.err, ContainsSubstring("rank 1 did not answer in time; restart 1 of 3"));
+  check_near("hung", "one");
+}
+
+TEST_CASE("ranks: SIGTERM to the agent saves, exits with 75, and another size goes on", "[e2e]") {
+  workshop();
+  const auto metrics = workshop() / "runs/moved/metrics.jsonl";
+  const auto in_distill = [&] {
+    return fs::exists(metrics) && count(read_text(metrics), "\n") >= 45;
+  };
+  const auto stopped =
+      run_job("moved", {"--nproc", "2"}, Interruption{.signal = SIGTERM, .when = in_distill});
+  INFO(stopped.err);
+  CHECK(stopped.exit_code == 75);
+  require_success(run_job("moved", {"--nproc", "4", "--set", "parallel.sharding=full"}));
+  check_near("moved", "one");
+}
+
+TEST_CASE("ranks: what is wrong for all is told once", "[e2e]") {
+  workshop();
+  const auto outcome =
+      run_job("wrong", {"--nproc", "3", "--set", "stages.ild.batch_size=9", "--set",
+                        "stages.ild.micro_batch_size=3", "--set", "stages.distill.batch_size=12",
+                        "--set", "stages.dpo.batch_size=6", "--set", "base.model=runs/none"});
+  CHECK(outcome.exit_code == 2);
+  INFO(outcome.err);
+  CHECK(count(outcome.err, "zebra: error:") == 1);
+  CHECK_THAT(outcome.err, ContainsSubstring("runs/none"));
+}
+
+TEST_CASE("ranks: a number of ranks that does not divide the batch is refused", "[e2e]") {
+  const auto outcome = run_job("odd", {"--nproc", "3"});
+  CHECK(outcome.exit_code == 2);
+  CHECK_THAT(outcome.err, ContainsSubstring("--nproc: expected a number that divides"));
+}
+
+TEST_CASE("ranks: steps that are not finite are skipped with their samples, then the run gives up",
+          "[e2e]") {
+  workshop();
+  const auto outcome =
+      run_job("diverged",
+              {"--nproc", "2", "--set", "stages.distill.optimizer.learning_rate=1e30", "--set",
+               "stages.distill.optimizer.clip_norm=0", "--set", "stability.max_skips_in_row=2"});
+  CHECK(outcome.exit_code == 70);
+  CHECK(count(outcome.err, "zebra: error:") == 1);
+  CHECK_THAT(outcome.err, ContainsSubstring("3 steps in a row were skipped"));
+  CHECK_THAT(read_text(workshop() / "runs/diverged/metrics.jsonl"),
+             ContainsSubstring("\"skipped_samples\": ["));
+}
+
+}  // namespace zebra::testing
