@@ -53,11 +53,15 @@ build_all() {
 run_tests() {
   rm -f "$build/results.xml"  # that of an earlier run must not count
   # What failed is counted from the results, which also tell of skipped cases.
+  local status=0 counts
   ctest --test-dir "$build" --no-tests=error --output-on-failure --output-junit results.xml \
-    --test-output-size-passed 10000000 --test-output-size-failed 10000000 "${ctest_arguments[@]}" || true
-  local counts
-  counts=$(scripts/count_cases.py "$build/results.xml")
+    --test-output-size-passed 10000000 --test-output-size-failed 10000000 "${ctest_arguments[@]}" || status=$?
+  counts=$(scripts/count_cases.py "$build/results.xml") || counts="0 1 0"
   read -r tests_passed tests_failed tests_skipped <<<"$counts"
+  if [ "$status" != 0 ] && [ "$tests_failed" = 0 ]; then
+    echo "FAILED: ctest ended with $status, though no case failed"
+    tests_failed=1
+  fi
   passed=$((passed + tests_passed))
   failed=$((failed + tests_failed))
   skipped=$((skipped + tests_skipped))
