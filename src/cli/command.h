@@ -34,12 +34,12 @@ void add_bench_checkpoint(CLI::App& bench, Action& action);
 void add_bench_cache_drift(CLI::App& bench, Action& action);
 void add_bench_generate(CLI::App& bench, Action& action);
 void add_bench_long_context(CLI::App& bench, Action& action);
+void add_bench_memory(CLI::App& bench, Action& action);
 void add_bench_packing(CLI::App& bench, Action& action);
 void add_bench_tokenizer(CLI::App& bench, Action& action);
 void add_check_tokenizer(CLI::App& data, Action& action);
 void add_data_prepare(CLI::App& data, Action& action);
 void add_data_show(CLI::App& data, Action& action);
-void add_bench_memory(CLI::App& app, Action& action);
 
 // Prints what a training checkpoint holds.
 void inspect_checkpoint(const std::string& path, bool json);

@@ -1,6 +1,7 @@
 // zebra generate
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/file.h"
 #include "cli/sampling_flags.h"
@@ -82,18 +83,20 @@ class Output {
         rows_(rows),
         stop_ids_(stop_ids),
         quiet_(flags.json),
-        live_(!quiet_ && rows.size() == 1) {
-    if (live_) print(tokenizer_.decode(rows[0].text));
-  }
+        live_(!quiet_ && rows.size() == 1) {}
 
   bool hear(int64_t row, int64_t id) {
     auto& stream = *rows_[static_cast<size_t>(row)].stream;
     const auto shown = is_in(stop_ids_, id) ? "" : stream.add(id);
-    if (live_) print(shown);
+    if (live_) {
+      begin();
+      print(shown);
+    }
     return !stream.stopped();
   }
 
   void finish() {
+    if (live_) begin();
     for (auto& row : rows_) {
       const auto rest = row.stream->finish();
       if (quiet_) continue;
@@ -102,11 +105,17 @@ class Output {
   }
 
  private:
+  // The prompt, once there is something to come behind it: what is refused prints nothing.
+  void begin() {
+    if (!std::exchange(begun_, true)) print(tokenizer_.decode(rows_[0].text));
+  }
+
   const Tokenizer& tokenizer_;
   std::vector<Row>& rows_;
   const std::vector<int64_t>& stop_ids_;
   bool quiet_;  // JSON comes instead
   bool live_;   // text is shown while it is made
+  bool begun_ = false;
 };
 
 // One call of the verb.
