@@ -14,17 +14,6 @@ int lines_in(const std::string& text) {
   return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
 }
 
-// Exit code 2 and one line on stderr that begins as all errors do.
-void check_refused(const Outcome& outcome, const std::string& what) {
-  INFO(outcome.out);
-  INFO(outcome.err);
-  CHECK(outcome.exit_code == 2);
-  CHECK(outcome.out.empty());
-  CHECK(lines_in(outcome.err) == 1);
-  CHECK(outcome.err.starts_with("zebra: error: "));
-  CHECK_THAT(outcome.err, ContainsSubstring(what));
-}
-
 Outcome zebra(const std::vector<std::string>& arguments) {
   const TempFolder folder;
   return run_zebra(arguments, folder.path());

@@ -64,20 +64,6 @@ Outcome zebra(const std::vector<std::string>& arguments) {
   return run_zebra(arguments, workshop());
 }
 
-void check_refused(const Outcome& outcome, const std::string& what) {
-  INFO(outcome.err);
-  CHECK(outcome.exit_code == 2);
-  CHECK_THAT(outcome.err, ContainsSubstring(what));
-  CHECK_THAT(outcome.err, ContainsSubstring("zebra: error: "));
-  CHECK_THAT(outcome.err, !ContainsSubstring("zebra: internal error"));
-}
-
-std::string require_success(const Outcome& outcome) {
-  INFO(outcome.err);
-  REQUIRE(outcome.exit_code == 0);
-  return outcome.out;
-}
-
 // A copy of `llama` whose weights the test changes.
 fs::path damaged_copy(const std::string& name,
                       const std::function<void(std::map<std::string, at::Tensor>&)>& change) {

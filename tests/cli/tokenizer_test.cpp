@@ -47,20 +47,6 @@ Outcome zebra(const std::vector<std::string>& arguments) {
   return run_zebra(arguments, workshop());
 }
 
-std::string require_success(const Outcome& outcome) {
-  INFO(outcome.err);
-  REQUIRE(outcome.exit_code == 0);
-  return outcome.out;
-}
-
-void check_refused(const Outcome& outcome, const std::string& what) {
-  INFO(outcome.err);
-  CHECK(outcome.exit_code == 2);
-  CHECK(outcome.out.empty());
-  CHECK(std::count(outcome.err.begin(), outcome.err.end(), '\n') == 1);
-  CHECK_THAT(outcome.err, ContainsSubstring(what));
-}
-
 }  // namespace
 
 TEST_CASE("tokenizer.json: a model with one generates and is measured") {

@@ -65,22 +65,12 @@ std::string chain_recipe(const std::string& output) {
   return text.replace(text.find("OUTPUT"), 6, output);
 }
 
-void require_success(const Outcome& outcome) {
-  INFO(outcome.err);
-  REQUIRE(outcome.exit_code == 0);
-}
-
 // Text, tokenizer and base model, made once for all tests of this file.
 const fs::path& workshop() {
   static const TempFolder folder;
   static const bool made = [] {
     const auto& at = folder.path();
-    require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories",
-                               "300", "--held-out", "40", "--questions", "12", "--pairs", "40"},
-                              at));
-    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
-                               "--output", "text/tokenizer.model"},
-                              at));
+    make_text(at, {.stories = 300, .held_out = 40, .questions = 12, .pairs = 40});
     write_text(at / "base.yaml", kPretrain);
     require_success(run_zebra({"run", "base.yaml"}, at));
     write_text(at / "rows/piqa/validation.jsonl",
@@ -98,20 +88,7 @@ nlohmann::json summary(const std::string& run) {
   return nlohmann::json::parse(read_text(workshop() / "runs" / run / "summary.json"));
 }
 
-// metrics.jsonl without what depends on the clock.
-std::string losses(const std::string& run) {
-  std::istringstream lines(read_text(workshop() / "runs" / run / "metrics.jsonl"));
-  std::string kept;
-  for (std::string line; std::getline(lines, line);) {
-    auto json = nlohmann::json::parse(line);
-    for (const char* key : {"tokens_per_second", "step_seconds", "data_seconds", "memory_bytes",
-                            "model_tflops", "mfu"}) {
-      json.erase(key);
-    }
-    kept += json.dump() + "\n";
-  }
-  return kept;
-}
+fs::path metrics_of(const std::string& run) { return workshop() / "runs" / run / "metrics.jsonl"; }
 
 void check_same_models(const std::string& run, const std::string& other) {
   for (const char* stage :
@@ -122,7 +99,7 @@ void check_same_models(const std::string& run, const std::string& other) {
     REQUIRE(!bytes.empty());
     CHECK((bytes == read_text(workshop() / "runs" / other / file)));
   }
-  CHECK(losses(run) == losses(other));
+  CHECK(measures(metrics_of(run)) == measures(metrics_of(other)));
 }
 
 }  // namespace
@@ -168,7 +145,7 @@ TEST_CASE("chain: harness tasks run on every model, with published scores beside
 }
 
 TEST_CASE("chain: the first DPO loss is ln 2", "[e2e]") {
-  std::istringstream lines(losses("chain"));
+  std::istringstream lines(measures(metrics_of("chain")));
   for (std::string line; std::getline(lines, line);) {
     const auto json = nlohmann::json::parse(line);
     if (json.at("stage") != "dpo") continue;

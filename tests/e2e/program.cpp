@@ -7,12 +7,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <stdexcept>
 #include <thread>
+
+#include "support/testing.h"
 
 namespace zebra::testing {
 
@@ -107,6 +111,52 @@ std::string read_text(const fs::path& path) {
 void write_text(const fs::path& path, const std::string& text) {
   fs::create_directories(path.parent_path());
   std::ofstream(path, std::ios::binary) << text;
+}
+
+std::string require_success(const Outcome& outcome) {
+  INFO(outcome.err);
+  REQUIRE(outcome.exit_code == 0);
+  return outcome.out;
+}
+
+void check_refused(const Outcome& outcome, const std::string& what) {
+  INFO(outcome.out);
+  INFO(outcome.err);
+  CHECK(outcome.exit_code == 2);
+  CHECK(outcome.out.empty());
+  std::istringstream lines(outcome.err);
+  std::string told;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find(" info ") != std::string("2026-01-01 00:00:00").size()) told += line + "\n";
+  }
+  CHECK(std::count(told.begin(), told.end(), '\n') == 1);
+  CHECK(told.starts_with("zebra: error: "));
+  CHECK_THAT(told, ContainsSubstring(what));
+}
+
+void make_text(const fs::path& folder, const TextSizes& sizes) {
+  const auto text = [](int number) { return std::to_string(number); };
+  require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories",
+                             text(sizes.stories), "--held-out", text(sizes.held_out), "--questions",
+                             text(sizes.questions), "--pairs", text(sizes.pairs)},
+                            folder));
+  require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
+                             "--output", "text/tokenizer.model"},
+                            folder));
+}
+
+std::string measures(const fs::path& metrics) {
+  std::istringstream lines(read_text(metrics));
+  std::string kept;
+  for (std::string line; std::getline(lines, line);) {
+    auto json = nlohmann::ordered_json::parse(line);
+    for (const char* key : {"tokens_per_second", "step_seconds", "data_seconds", "memory_bytes",
+                            "model_tflops", "mfu"}) {
+      json.erase(key);
+    }
+    kept += json.dump() + "\n";
+  }
+  return kept;
 }
 
 }  // namespace zebra::testing

@@ -50,6 +50,22 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
+// Its output; the test ends here when it failed.
+std::string require_success(const Outcome& outcome);
+
+// Exit code 2, nothing on stdout, and one line on stderr, beside the log's, that begins as all
+// errors do.
+void check_refused(const Outcome& outcome, const std::string& what);
+
+// Generated stories and what belongs to them in FOLDER/text, with a tokenizer of 400 pieces.
+struct TextSizes {
+  int stories, held_out, questions, pairs;
+};
+void make_text(const std::filesystem::path& folder, const TextSizes& sizes);
+
+// A metrics.jsonl without what depends on the machine and its clock.
+std::string measures(const std::filesystem::path& metrics);
+
 std::string read_text(const std::filesystem::path& path);
 void write_text(const std::filesystem::path& path, const std::string& text);
 

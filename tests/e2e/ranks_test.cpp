@@ -63,22 +63,12 @@ std::string job(const std::string& output) {
   return text.replace(text.find("OUTPUT"), 6, "runs/" + output);
 }
 
-void require_success(const Outcome& outcome) {
-  INFO(outcome.err);
-  REQUIRE(outcome.exit_code == 0);
-}
-
 // Text, tokenizer, base model, and the job done by one process.
 const fs::path& workshop() {
   static const TempFolder folder;
   static const bool made = [] {
     const auto& at = folder.path();
-    require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories",
-                               "160", "--held-out", "20", "--questions", "4", "--pairs", "40"},
-                              at));
-    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
-                               "--output", "text/tokenizer.model"},
-                              at));
+    make_text(at, {.stories = 160, .held_out = 20, .questions = 4, .pairs = 40});
     write_text(at / "base.yaml", kBase);
     require_success(run_zebra({"run", "base.yaml"}, at));
     write_text(at / "one.yaml", job("one"));

@@ -54,22 +54,12 @@ checkpoint: {every_steps: 3, keep: 2}
 threads: 1
 )";
 
-void require_success(const Outcome& outcome) {
-  INFO(outcome.err);
-  REQUIRE(outcome.exit_code == 0);
-}
-
 // Text, tokenizer, base and the undisturbed run, made once.
 const fs::path& workshop() {
   static const TempFolder folder;
   static const bool made = [] {
     const auto& at = folder.path();
-    require_success(run_zebra({"data", "stories", "--out", "text", "--seed", "5", "--stories", "60",
-                               "--held-out", "10", "--questions", "4", "--pairs", "24"},
-                              at));
-    require_success(run_zebra({"data", "tokenizer", "--input", "text/train.txt", "--vocab", "400",
-                               "--output", "text/tokenizer.model"},
-                              at));
+    make_text(at, {.stories = 60, .held_out = 10, .questions = 4, .pairs = 24});
     write_text(at / "base.yaml", kBase);
     require_success(run_zebra({"run", "base.yaml"}, at));
     std::string job = kJob;
@@ -91,20 +81,6 @@ std::vector<std::string> job_into(const std::string& run,
 
 fs::path folder_of(const std::string& run) { return workshop() / "runs" / run; }
 
-std::string measures(const std::string& run) {
-  std::istringstream lines(read_text(folder_of(run) / "metrics.jsonl"));
-  std::string kept;
-  for (std::string line; std::getline(lines, line);) {
-    auto json = nlohmann::ordered_json::parse(line);
-    for (const char* key : {"tokens_per_second", "step_seconds", "data_seconds", "memory_bytes",
-                            "model_tflops", "mfu"}) {
-      json.erase(key);  // what depends on the machine and its clock
-    }
-    kept += json.dump() + "\n";
-  }
-  return kept;
-}
-
 void check_as_whole(const std::string& run) {
   for (const char* model :
        {"init/mla", "init/mamba2", "ild/mla", "ild/mamba2", "compose", "distill", "dpo"}) {
@@ -114,7 +90,8 @@ void check_as_whole(const std::string& run) {
     REQUIRE(!bytes.empty());
     CHECK((bytes == read_text(folder_of("whole") / file)));
   }
-  CHECK(measures(run) == measures("whole"));
+  CHECK(measures(folder_of(run) / "metrics.jsonl") ==
+        measures(folder_of("whole") / "metrics.jsonl"));
 }
 
 bool holds(const fs::path& folder, const std::string& start, const std::string& inner = "") {

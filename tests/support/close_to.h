@@ -15,7 +15,6 @@ inline constexpr double kTwin64 = 1e-10;           // fast path against slow twi
 inline constexpr double kForward32 = 2e-5;         // outputs in float32
 inline constexpr double kBackward32 = 1e-4;        // gradients in float32
 inline constexpr double kDecode32 = 5e-5;          // piecewise against whole, float32
-inline constexpr double kStored16 = 1e-2;          // computed in float32, kept in bf16
 inline constexpr double kFiniteDifference = 1e-6;  // gradients against finite differences, float64
 
 // "[1, 0, 5]": the index of element `flat` of a contiguous tensor of this shape.

@@ -41,7 +41,7 @@ OptimizerOptions optimizer_options() {
   options.weight_decay = 0.1;
   // AdamW divides a gradient by its own size: one that is rounding alone (that of a key's bias,
   // which no softmax sees) would move its weight as far as any other, to where rounding says.
-  options.eps = 1e-4;
+  options.eps = 1e-5;
   return options;
 }
 
