@@ -26,17 +26,18 @@ def steps(run):
 
 
 def tensors(path):
-    """{name: floats} of a safetensors file in F32."""
+    """{name: floats} of a safetensors file in F32 or F64."""
     data = path.read_bytes()
     (size,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + size])
     header.pop("__metadata__", None)
     result = {}
     for name, info in header.items():
-        if info["dtype"] != "F32":
-            raise SystemExit(f"{path}: {name}: expected F32, got {info['dtype']}")
+        kind = {"F32": "f", "F64": "d"}.get(info["dtype"])
+        if kind is None:
+            raise SystemExit(f"{path}: {name}: expected F32 or F64, got {info['dtype']}")
         begin, end = info["data_offsets"]
-        result[name] = array.array("f", data[8 + size + begin : 8 + size + end])
+        result[name] = array.array(kind, data[8 + size + begin : 8 + size + end])
     return result
 
 

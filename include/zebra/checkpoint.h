@@ -5,12 +5,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <future>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -97,6 +99,8 @@ bool is_checkpoint(const std::filesystem::path& path);
 // ConfigError when there is neither.
 SavedCheckpoint open_checkpoint(const std::filesystem::path& path);
 
+class ShardImage;
+
 struct CheckpointOptions {
   int64_t keep = 2;           // newest ones kept
   int64_t keep_every = 0;     // steps: multiples of it are kept for good; 0: none
@@ -125,22 +129,24 @@ class CheckpointStore {
   void wait();  // until nothing is being written
   bool writing() const;
 
-  // The newest good checkpoint; damaged ones are named in a warning and passed over. nullopt when
-  // none was ever committed; GaveUpError when there are some and all are damaged.
-  std::optional<SavedCheckpoint> load_newest() const;
+  // The newest good checkpoint; damaged ones are named in a warning, passed over, and removed by
+  // the next save. nullopt when none was ever committed; GaveUpError when there are some and all
+  // are damaged.
+  std::optional<SavedCheckpoint> load_newest();
 
   std::vector<int64_t> steps() const;  // committed, ascending
   void clear();                        // removes all
   void retire();                       // removes all but those that are kept for good
 
  private:
-  std::vector<TensorPiece> snapshot(const std::vector<TensorPiece>& pieces);
-  void write(const Checkpoint& checkpoint) const;
+  void write(int64_t step, const std::map<std::string, std::string>& state,
+             const std::exception_ptr& failure) const;
 
   std::filesystem::path folder_;
   CheckpointOptions options_;
   RankExchange ranks_;
-  std::vector<at::Tensor> buffers_;  // of the snapshot, used again for the next
+  std::set<std::string> damaged_;      // folders that were passed over
+  std::unique_ptr<ShardImage> shard_;  // of the step that is written, or was last
   std::future<void> writing_;
 };
 

@@ -36,6 +36,9 @@ struct RankInfo {
 // ConfigError that names the variable.
 RankInfo rank_from_environment();
 
+// The same launcher's name, also where variables are missing that its ranks need; "" when alone.
+std::string launcher_in_environment();
+
 // ---- what they say to each other
 // ------------------------------------------------------------------------------------------
 
@@ -108,8 +111,8 @@ class Group {
   using Exchange = std::function<std::vector<std::string>(const std::string& text)>;
   Exchange open_channel(const std::string& name);
 
-  // Rank 0 does `work`, and the others wait for it as long as it takes. The second form gives its
-  // text to all.
+  // Rank 0 does `work`, and the others wait for it as long as it takes; a rank 0 that gives no sign
+  // of life for the time-out is a PeerError. The second form gives its text to all.
   void led(const std::function<void()>& work);
   std::string led_text(const std::function<std::string()>& work);
 
@@ -123,6 +126,8 @@ class Group {
   void note_progress();
 
  private:
+  void wait_for_leader(const std::string& key);
+
   struct Connections;
   RankInfo info_;
   std::unique_ptr<Connections> connections_;  // null for a process alone

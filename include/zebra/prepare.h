@@ -19,7 +19,8 @@ struct PreparePlan {
   std::string role;  // begins the folder's name: train, validation, pairs
   SourceOptions source;
   DocumentOptions documents;
-  bool pairs = false;  // preference pairs; the source's format is not asked then
+  bool pairs = false;            // preference pairs; the source's format is not asked then
+  std::string no_template = {};  // why documents.chat_template is empty, should messages need one
 };
 
 struct PrepareOptions {
@@ -33,7 +34,8 @@ struct PreparedSource {
   std::filesystem::path folder;
   uint64_t text_hash = 0;  // of the files' names and contents
   int64_t documents = 0, tokens = 0, text_bytes = 0, bad_records = 0;
-  double seconds = 0;  // spent by this call on making tokens; 0: all was there
+  double seconds = 0;      // spent by this call on making tokens; 0: all was there
+  int64_t made_bytes = 0;  // of text_bytes, in that time
 };
 
 // Maps what is prepared, after making what is missing of it. A preparation that was stopped or

@@ -414,6 +414,7 @@ struct EvalRecipe {
   std::vector<std::string> at;     // models that the tasks are run on; empty: all
   std::optional<int64_t> fewshot;
   int64_t limit = 0, max_length = 0;
+  bool cut_endings = false;
   std::vector<PublishedScore> published;
 
   template <class Visitor>
@@ -429,26 +430,8 @@ struct EvalRecipe {
     visit("fewshot", fewshot, "Examples before each question; absent: each task's own number.");
     visit("limit", limit, "Documents of each task, the first ones; 0 means all.");
     visit("max_length", max_length, "Tokens of a task's context; 0 means the model's own.");
+    visit("cut_endings", cut_endings, "Of an ending longer than the context only the end counts.");
     visit("published", published, "Published scores that the table of tasks ends with.");
-  }
-};
-
-struct CheckpointRecipe {
-  int64_t every_steps = 100;  // 0: by time alone
-  double every_minutes = 15;  // 0: by steps alone
-  int64_t keep = 2;
-  int64_t keep_every = 0;
-  bool asynchronous = true;
-
-  template <class Visitor>
-  void fields(Visitor&& visit) {
-    visit("every_steps", every_steps, "Optimiser steps between checkpoints; 0: by time alone.");
-    visit("every_minutes", every_minutes,
-          "Longest time between checkpoints, in minutes; 0: by steps alone.");
-    visit("keep", keep, "Checkpoints kept of a running stage, the newest.");
-    visit("keep_every", keep_every,
-          "Checkpoints of steps that are multiples of it are kept for good; 0: none.");
-    visit("async", asynchronous, "Training goes on while a checkpoint is written.");
   }
 };
 
@@ -545,7 +528,7 @@ struct Recipe {
   ParallelRecipe parallel;
   StabilityRecipe stability;
   std::string device = "cpu";  // cpu, cuda or cuda:N
-  std::string dtype = "fp32";  // fp32 or bf16
+  std::string dtype = "fp32";  // fp32, bf16 or fp64
   int64_t threads = 0;         // 0: the machine's cores
 
   template <class Visitor>
@@ -569,7 +552,7 @@ struct Recipe {
     visit("parallel", parallel, "How ranks share the work; what is recomputed.");
     visit("stability", stability, "Steps that go wrong.");
     visit("device", device, "cpu, cuda or cuda:N.");
-    visit("dtype", dtype, "fp32 or bf16.");
+    visit("dtype", dtype, "fp32, bf16, or fp64 (slow: to tell rounding from faults).");
     visit("threads", threads, "CPU threads; 0 means the machine's cores.");
   }
 };

@@ -10,6 +10,25 @@
 
 namespace zebra {
 
+struct CheckpointRecipe {
+  int64_t every_steps = 100;  // 0: by time alone
+  double every_minutes = 15;  // 0: by steps alone
+  int64_t keep = 2;
+  int64_t keep_every = 0;
+  bool asynchronous = true;
+
+  template <class Visitor>
+  void fields(Visitor&& visit) {
+    visit("every_steps", every_steps, "Optimiser steps between checkpoints; 0: by time alone.");
+    visit("every_minutes", every_minutes,
+          "Longest time between checkpoints, in minutes; 0: by steps alone.");
+    visit("keep", keep, "Checkpoints kept of a running stage, the newest.");
+    visit("keep_every", keep_every,
+          "Checkpoints of steps that are multiples of it are kept for good; 0: none.");
+    visit("async", asynchronous, "Training goes on while a checkpoint is written.");
+  }
+};
+
 enum class Sharding { kNone, kZero1, kZero2, kFull };
 
 template <>

@@ -43,6 +43,10 @@ struct TaskOptions {
   std::function<at::Tensor(const at::Tensor&)> sum_over_ranks = {};
 };
 
+class Group;
+// Every rank of a group answers its share of the documents, and has all results.
+void share_documents(TaskOptions& options, Group& group);
+
 struct TaskMetric {
   std::string name;    // acc, acc_norm, perplexity, exact_match, ...
   std::string filter;  // none; strict-match and flexible-extract of generated answers

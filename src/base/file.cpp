@@ -174,6 +174,25 @@ void OutputFile::write(const void* bytes, size_t count) {
   }
 }
 
+void OutputFile::write_direct(const void* bytes, size_t count) {
+  const char* at = static_cast<const char*>(bytes);
+  const int usual = ::fcntl(file_, F_GETFL);
+  if (::fcntl(file_, F_SETFL, usual | O_DIRECT) == 0) {
+    // What is refused here (a full disk, a file system that cannot after all) is written or told
+    // by the usual way below.
+    while (count >= kDirectAlignment) {
+      const ssize_t done = ::write(file_, at, count / kDirectAlignment * kDirectAlignment);
+      if (done < 0 && errno == EINTR) continue;
+      if (done <= 0) break;
+      at += done;
+      count -= static_cast<size_t>(done);
+      if (static_cast<size_t>(done) % kDirectAlignment != 0) break;
+    }
+    if (::fcntl(file_, F_SETFL, usual) != 0) fail(path_, "written", errno);
+  }
+  write(at, count);
+}
+
 void OutputFile::commit() {
   if (::fsync(file_) != 0) fail(path_, "written", errno);
   rename_or_fail(temporary_, path_);

@@ -1,5 +1,7 @@
 #include "base/json.h"
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "zebra/error.h"
 
@@ -8,6 +10,8 @@ namespace zebra {
 namespace {
 
 constexpr size_t kShown = 60;  // characters of a wrong value
+constexpr std::string_view kFirstLine = "line 1, ";
+constexpr int kDeepest = 1000;  // lists and objects within each other
 
 std::string shown(const json& value) {
   if (value.is_discarded()) return "none";
@@ -19,14 +23,25 @@ std::string shown(const json& value) {
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& where) {
+  const auto deep = [&](int depth, json::parse_event_t /*event*/, json& /*value*/) {
+    if (depth <= kDeepest) return true;
+    throw ConfigError(str(where, ": expected JSON of at most ", kDeepest, " levels, got more"));
+  };
   try {
-    return json::parse(text);
+    // The check slows reading down, and few texts need it.
+    const auto brackets =
+        std::count_if(text.begin(), text.end(), [](char c) { return c == '[' || c == '{'; });
+    return brackets <= kDeepest ? json::parse(text) : json::parse(text, deep);
   } catch (const json::exception& error) {
     const std::string message =
         error.what();  // "[json.exception.parse_error.101] parse error at line ..."
     const auto end = message.find("] ");
-    throw ConfigError(str(
-        where, ": expected JSON: ", end == std::string::npos ? message : message.substr(end + 2)));
+    auto reason = end == std::string::npos ? message : message.substr(end + 2);
+    const auto line = reason.find(kFirstLine);  // of one line, whose place `where` tells
+    if (line != std::string::npos && text.find('\n') == std::string_view::npos) {
+      reason.erase(line, kFirstLine.size());
+    }
+    throw ConfigError(str(where, ": expected JSON: ", reason));
   }
 }
 

@@ -55,9 +55,20 @@ class Chat {
   void answer(const std::string& line) {
     auto asked = messages_;
     asked.push_back({"user", line});
-    const auto fresh = unread(asked);
-    TextStream stream(*loaded_.tokenizer, fresh, flags_.sampling.stops);
-    const auto made = conversation_.reply(fresh, [&](int64_t id) {
+    const auto next = unread(asked);
+    if (!has_room(next)) {
+      log_warning(str("chat: the conversation and this message do not fit into the model's ",
+                      loaded_.model->options().max_position_embeddings,
+                      " tokens; it stays as it was, and /reset begins anew"));
+      return;
+    }
+    if (next.anew) {
+      log_info("chat: this template writes earlier turns anew; the conversation is read again");
+      conversation_ = Conversation(loaded_.model, options_);
+    }
+    read_ = next.whole;
+    TextStream stream(*loaded_.tokenizer, next.fresh, flags_.sampling.stops);
+    const auto made = conversation_.reply(next.fresh, [&](int64_t id) {
       if (!is_stop(id)) print(stream.add(id));
       return !stream.stopped();
     });
@@ -77,27 +88,43 @@ class Chat {
     return encode_chat(*loaded_.tokenizer, template_, messages, add_generation_prompt).ids;
   }
 
-  // What the model has not read of the messages, up to where the next answer begins. The last
-  // answer stands in the caches as it was made; only how the template closes it is still to be
-  // read.
-  Ids unread(const std::vector<ChatMessage>& asked) {
+  struct Unread {
+    Ids fresh;          // to be read now
+    Ids whole;          // all messages, up to where the next answer begins
+    bool anew = false;  // `fresh` is the whole of it
+  };
+
+  bool has_room(const Unread& next) const {
+    const auto held = next.anew ? 0 : conversation_.ids().size();
+    return static_cast<int64_t>(held + next.fresh.size()) <
+           loaded_.model->options().max_position_embeddings;
+  }
+
+  // How the template ends an answer: what the last one and an empty one have in common at their
+  // ends. A stop token that the model made itself is not read again.
+  std::optional<Ids> closing(const Ids& last) const {
+    auto without = messages_;
+    without.back().content.clear();
+    const auto bare = behind(encoded(without, /*add_generation_prompt=*/false), read_);
+    if (!bare) return std::nullopt;
+    auto begin =
+        std::mismatch(last.rbegin(), last.rend(), bare->rbegin(), bare->rend()).first.base();
+    const auto stop = std::find_if(begin, last.end(), [&](int64_t id) { return is_stop(id); });
+    if (ended_ && stop != last.end()) begin = stop + 1;
+    return Ids(begin, last.end());
+  }
+
+  // What the model has not read of the messages. The last answer stands in the caches as it was
+  // made; only how the template closes it is still to be read.
+  Unread unread(const std::vector<ChatMessage>& asked) const {
     const auto whole = encoded(asked, /*add_generation_prompt=*/true);
-    const auto opened = read_;
-    read_ = whole;
-    if (opened.empty()) return whole;
+    if (read_.empty()) return {whole, whole};
     const auto closed = encoded(messages_, /*add_generation_prompt=*/false);
-    const auto last = behind(closed, opened), next = behind(whole, closed);
-    if (!last || !next) {
-      log_info("chat: this template writes earlier turns anew; the conversation is read again");
-      conversation_ = Conversation(loaded_.model, options_);
-      return whole;
-    }
-    auto closing =
-        std::find_if(last->begin(), last->end(), [&](int64_t id) { return is_stop(id); });
-    if (closing != last->end() && ended_) ++closing;  // the model made it itself
-    Ids fresh(closing, last->end());
-    fresh.insert(fresh.end(), next->begin(), next->end());
-    return fresh;
+    const auto last = behind(closed, read_), next = behind(whole, closed);
+    auto fresh = last && next ? closing(*last) : std::nullopt;
+    if (!fresh) return {whole, whole, /*anew=*/true};
+    fresh->insert(fresh->end(), next->begin(), next->end());
+    return {*fresh, whole};
   }
 
   const LoadedModel& loaded_;

@@ -10,18 +10,30 @@ namespace zebra {
 
 namespace {
 
-constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
-constexpr size_t kShown = 40;  // bytes of a text in a message
+constexpr std::string_view kSeparator = "__ggml_vocab_test__";  // on a line of its own
+constexpr size_t kShown = 40;                                   // bytes of a text in a message
 
-// Each text ends with a separator; one that does not, at the end of the file, counts as well.
+// Each text ends with a separator's line; one that does not, at the end of the file, counts as
+// well.
 std::vector<std::string_view> split_inputs(std::string_view file) {
   std::vector<std::string_view> texts;
-  while (!file.empty()) {
-    const auto end = file.find(kSeparator);
-    texts.push_back(file.substr(0, end));
-    file.remove_prefix(std::min(file.size(), texts.back().size() + kSeparator.size()));
+  size_t begin = 0, line = 0;
+  while (line < file.size()) {
+    const auto end = std::min(file.find('\n', line), file.size());
+    const auto next = std::min(end + 1, file.size());
+    if (file.substr(line, end - line) == kSeparator) {
+      texts.push_back(file.substr(begin, line > begin ? line - 1 - begin : 0));
+      begin = next;
+    }
+    line = next;
   }
+  if (begin < file.size()) texts.push_back(file.substr(begin));
   return texts;
+}
+
+std::string on_one_line(std::string_view text) {
+  return nlohmann::json(std::string(text))
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::vector<int64_t> parse_ids(std::string_view line, const std::string& where) {
@@ -57,7 +69,8 @@ std::vector<std::vector<int64_t>> read_expected(const std::string& file) {
 std::string id_text(const std::vector<int64_t>& ids, size_t at, const Tokenizer& tokenizer) {
   if (at >= ids.size()) return "no more";
   const bool known = ids[at] >= 0 && ids[at] < tokenizer.vocab_size();
-  return str(ids[at], " (", known ? tokenizer.piece(ids[at]) : "not in the vocabulary", ")");
+  return str(ids[at], " (", known ? on_one_line(tokenizer.piece(ids[at])) : "not in the vocabulary",
+             ")");
 }
 
 void check_tokenizer(const std::string& file, const std::string& inputs,
@@ -65,6 +78,7 @@ void check_tokenizer(const std::string& file, const std::string& inputs,
   const auto tokenizer = load_tokenizer(file);
   const std::string text = read_file(inputs);
   const auto texts = split_inputs(text);
+  if (texts.empty()) throw ConfigError(str(inputs, ": expected texts, got none"));
   const auto ids = read_expected(expected);
   if (texts.size() != ids.size()) {
     throw ConfigError(str(expected, ": expected a line for each of the ", texts.size(),
@@ -75,8 +89,7 @@ void check_tokenizer(const std::string& file, const std::string& inputs,
     if (got == ids[i]) continue;
     const auto differ = std::mismatch(got.begin(), got.end(), ids[i].begin(), ids[i].end()).first;
     const auto at = static_cast<size_t>(differ - got.begin());
-    const auto shown = nlohmann::json(std::string(texts[i].substr(0, kShown)))
-                           .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    const auto shown = on_one_line(texts[i].substr(0, kShown));
     throw ConfigError(str(inputs, ": text ", i + 1, " of ", texts.size(), ", ", shown, ": id ",
                           at + 1, ": expected ", id_text(ids[i], at, *tokenizer), ", got ",
                           id_text(got, at, *tokenizer)));

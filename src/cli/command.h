@@ -4,12 +4,17 @@
 #include <ATen/core/Tensor.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
+#include <limits>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "base/file.h"
 #include "zebra/convert.h"
+#include "zebra/error.h"
 #include "zebra/options.h"
 #include "zebra/tokenizer.h"
 
@@ -51,6 +56,27 @@ std::vector<std::string> own_command();
 CLI::App* add_verb(CLI::App& app, const std::string& name, const std::string& meaning,
                    const std::string& example);
 
+// What a flag may be. Anything else is refused with what was expected and what came.
+CLI::Validator whole_number(uint64_t least, uint64_t most = std::numeric_limits<int64_t>::max());
+CLI::Validator any_seed();  // 0 to 2^64 - 1
+// A finite number for which `fits` holds; `expected` tells when that is.
+CLI::Validator number(const std::string& expected, bool (*fits)(double));
+
+template <class Enum>
+CLI::Validator one_of(const std::vector<std::pair<std::string, Enum>>& names) {
+  const auto to_value = [names](std::string& word) -> std::string {
+    std::string known;
+    for (const auto& [name, value] : names) {
+      known += (known.empty() ? "" : ", ") + name;
+      if (name != word) continue;
+      word = std::to_string(static_cast<int64_t>(value));
+      return "";
+    }
+    return str("expected one of ", known, ", got ", word);
+  };
+  return CLI::Validator(to_value, "");
+}
+
 // --set key.path=value, as often as wanted.
 void add_overrides(CLI::App* verb, std::vector<std::string>& overrides);
 
@@ -75,17 +101,21 @@ CLI::Option* add_enum(CLI::App* verb, const std::string& flag, Enum& value,
   }
   const auto usual = std::string(enum_name(value));
   return verb->add_option(flag, value, meaning + " [" + usual + "]")
-      ->transform(CLI::CheckedTransformer(names).description(""))
+      ->transform(one_of(names))
       ->type_name(listed);
 }
 
-// A model and the tokenizer of its folder. ConfigError when the tokenizer has ids that the model
-// lacks.
+// A model, the tokenizer of its folder, and the tokens that end a text by config.json and
+// generation_config.json. ConfigError when the tokenizer has ids that the model lacks.
 struct LoadedModel {
   CausalLm model{nullptr};
   std::unique_ptr<Tokenizer> tokenizer;
+  std::vector<int64_t> stop_ids;
 };
 LoadedModel load_with_tokenizer(const std::string& folder, const LoadOptions& options);
+
+// The file that results go to, opened before the work that makes them; empty path: none.
+std::unique_ptr<OutputFile> open_output(const std::string& path);
 
 // Results go to stdout; a pipe or disk that takes no more is a ConfigError.
 void print(const std::string& text);

@@ -21,7 +21,7 @@ void add_convert(CLI::App& app, Action& action) {
       ->required()
       ->type_name("SRC");
   verb->add_option("target", flags->target, "Folder to be made")->required()->type_name("DST");
-  verb->add_option("--dtype", flags->dtype, "fp32, bf16 or fp16 [bf16]")->type_name("NAME");
+  verb->add_option("--dtype", flags->dtype, "fp32, bf16, fp16 or fp64 [bf16]")->type_name("NAME");
   verb->add_option("--shard-size", flags->shard_bytes, "Largest file, such as 500MB [5GB]")
       ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true).description(""))
       ->type_name("SIZE");

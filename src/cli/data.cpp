@@ -20,11 +20,10 @@ void add_stories(CLI::App& data, Action& action) {
       ->type_name("DIR");
   auto& options = flags->options;
   verb->add_option("--seed", options.seed, "The same seed gives the same bytes [1]")
+      ->check(any_seed())
       ->type_name("S");
   const auto count = [&](const char* flag, int64_t& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::PositiveNumber.description(""))
-        ->type_name("N");
+    verb->add_option(flag, value, meaning)->check(whole_number(1))->type_name("N");
   };
   count("--stories", options.stories, "In train.txt [3000]");
   count("--held-out", options.held_out, "In valid.txt [200]");
@@ -51,7 +50,7 @@ void add_tokenizer(CLI::App& data, Action& action) {
   verb->add_option("--input", flags->input, "Text file")->required()->type_name("FILE");
   verb->add_option("--vocab", flags->vocab_size, "Entries")
       ->required()
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_option("--output", flags->output, "File to be written")->required()->type_name("FILE");
   verb->callback([flags, &action] {

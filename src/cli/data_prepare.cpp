@@ -23,7 +23,7 @@ struct PrepareFlags {
 };
 
 nlohmann::ordered_json facts(const PreparePlan& plan, const PreparedSource& source) {
-  const double megabytes = static_cast<double>(source.text_bytes) / 1e6;
+  const double megabytes = static_cast<double>(source.made_bytes) / 1e6;
   nlohmann::ordered_json json = {{"role", plan.role},
                                  {"path", plan.source.path},
                                  {"folder", source.folder.string()},
@@ -80,7 +80,7 @@ void add_data_prepare(CLI::App& data, Action& action) {
       ->type_name("DIR");
   verb->add_flag("--fresh", flags->fresh, "Make again what was made from something else");
   verb->add_option("--threads", flags->threads, "CPU threads, instead of the recipe's")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "JSON on stdout");
   verb->callback([flags, &action] { action = [flags] { prepare_recipe(*flags); }; });

@@ -24,6 +24,8 @@ struct ShowFlags {
   bool json = false;
 };
 
+constexpr size_t kMostShared = 3;  // tokens of a character before its last one
+
 // Marks of a run of tokens with and without a loss.
 struct Style {
   const char* loss = "";
@@ -58,20 +60,45 @@ std::string visible(const std::string& piece) {
   return text;
 }
 
+// What each token adds to the text before it. A character that several tokens share stands at the
+// last of them.
+std::vector<std::string> texts_of(const std::vector<int64_t>& ids, const Tokenizer& tokenizer) {
+  std::vector<std::string> texts(ids.size());
+  const auto text_of = [&](size_t begin, size_t end) {
+    const auto first = ids.begin();
+    return tokenizer.decode_with_special(
+        {first + static_cast<int64_t>(begin), first + static_cast<int64_t>(end)});
+  };
+  size_t before = 0, done = 0;  // decoded are the tokens shown last, and those since
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto head = text_of(before, done), whole = text_of(before, i + 1);
+    const bool cut = whole.ends_with("\uFFFD") && i - done < kMostShared && i + 1 < ids.size();
+    if (cut) continue;
+    texts[i] = whole.starts_with(head) ? whole.substr(head.size()) : tokenizer.piece(ids[i]);
+    before = done;
+    done = i + 1;
+  }
+  return texts;
+}
+
 struct ShownToken {
   int64_t id = 0;
-  std::string piece;
+  std::string piece, text;
   bool loss = true;
 };
 
-std::vector<ShownToken> tokens_of(const TokenStore& store, int64_t document, LossOn loss_on,
-                                  const Tokenizer& tokenizer) {
+template <class HasLoss>
+std::vector<ShownToken> tokens_of(const TokenStore& store, int64_t document,
+                                  const Tokenizer& tokenizer, const HasLoss& has_loss) {
   const auto tokens = store.document(document);
+  const std::vector<int64_t> ids(tokens.ids(), tokens.ids() + tokens.count);
+  const auto texts = texts_of(ids, tokenizer);
   std::vector<ShownToken> shown;
-  for (int64_t i = 0; i < tokens.count; ++i) {
-    const auto id = static_cast<int64_t>(tokens.ids()[i]);
-    const bool loss = loss_on == LossOn::kAll || tokens.shard->in_answer(tokens.first + i);
-    shown.push_back({.id = id, .piece = visible(tokenizer.piece(id)), .loss = loss});
+  for (size_t i = 0; i < ids.size(); ++i) {
+    shown.push_back({.id = ids[i],
+                     .piece = visible(tokenizer.piece(ids[i])),
+                     .text = visible(texts[i]),
+                     .loss = has_loss(tokens, static_cast<int64_t>(i))});
   }
   return shown;
 }
@@ -83,7 +110,7 @@ std::string as_text(const std::vector<ShownToken>& tokens, const Style& style) {
     const bool ends = i + 1 == tokens.size() || tokens[i].loss != tokens[i + 1].loss;
     if (i > 0) text += "|";
     if (starts) text += tokens[i].loss ? style.loss : style.no_loss;
-    text += tokens[i].piece;
+    text += tokens[i].text;
     if (ends) text += tokens[i].loss ? style.end : style.no_loss_end;
   }
   return text + "\n";
@@ -168,31 +195,78 @@ Stores open_stores(const ShowFlags& flags, const Recipe& recipe, const DataPlans
   return all;
 }
 
+// Text as it is shown, or, with --json, gathered.
+class Listing {
+ public:
+  Listing(const ShowFlags& flags, const Tokenizer& tokenizer)
+      : json_(flags.json), style_(style_of(flags.color)), tokenizer_(tokenizer) {}
+
+  // `facts` are what JSON has for the name.
+  template <class HasLoss>
+  void add(const std::string& name, nlohmann::ordered_json facts, const TokenStore& store,
+           int64_t document, const HasLoss& has_loss) {
+    const auto tokens = tokens_of(store, document, tokenizer_, has_loss);
+    if (json_) {
+      facts.update(as_json(tokens));
+      entries_.push_back(std::move(facts));
+      return;
+    }
+    const auto with_loss = std::count_if(tokens.begin(), tokens.end(),
+                                         [](const ShownToken& token) { return token.loss; });
+    print(str(name, ": ", tokens.size(), " tokens, ", with_loss, " with a loss\n",
+              as_text(tokens, style_), "\n"));
+  }
+  const nlohmann::ordered_json& entries() const { return entries_; }
+
+ private:
+  bool json_;
+  Style style_;
+  const Tokenizer& tokenizer_;
+  nlohmann::ordered_json entries_ = nlohmann::ordered_json::array();
+};
+
+void list_documents(const ShowFlags& flags, LossOn loss_on, const std::string& path,
+                    const TokenStore& store, Listing& listing) {
+  const auto has_loss = [&](const TokenStore::Piece& tokens, int64_t i) {
+    return loss_on == LossOn::kAll || tokens.shard->in_answer(tokens.first + i);
+  };
+  for (int64_t i = 0; i < std::min(flags.documents, store.documents()); ++i) {
+    listing.add(str(path, ", document ", i + 1), {{"source", path}, {"document", i + 1}}, store, i,
+                has_loss);
+  }
+}
+
+// Of a pair the answers carry the loss.
+void list_pairs(const ShowFlags& flags, const Recipe& recipe, const PreparePlan& plan,
+                const Tokenizer& tokenizer, Listing& listing) {
+  constexpr const char* kParts[] = {"prompt", "chosen", "rejected"};
+  const auto& path = plan.source.path;
+  const auto found = find_prepared(plan, tokenizer, data_cache(recipe, flags.root));
+  const auto store = found ? found->store
+                           : read_source(plan.source, DocumentKind::kPairs, plan.documents,
+                                         tokenizer, 3 * flags.documents);
+  for (int64_t i = 0; i < std::min(3 * flags.documents, store->documents()); ++i) {
+    const auto* part = kParts[i % 3];
+    listing.add(str(path, ", pair ", i / 3 + 1, ", ", part),
+                {{"source", path}, {"pair", i / 3 + 1}, {"part", part}}, *store, i,
+                [&](const TokenStore::Piece&, int64_t) { return i % 3 != 0; });
+  }
+}
+
 void show(const ShowFlags& flags) {
   const auto recipe = read_recipe(flags.recipe, flags.overrides);
   const auto tokenizer = load_tokenizer(tokenizer_path(recipe, flags.root));
   const auto plans = plan_data(recipe, flags.root, *tokenizer);
   const auto [stores, sampled] = open_stores(flags, recipe, plans, *tokenizer);
-  const auto style = style_of(flags.color);
-  auto documents = nlohmann::ordered_json::array();
+  Listing documents(flags, *tokenizer), pairs(flags, *tokenizer);
   for (size_t s = 0; s < stores.size(); ++s) {
-    const auto count = std::min(flags.documents, stores[s]->documents());
-    for (int64_t i = 0; i < count; ++i) {
-      const auto tokens = tokens_of(*stores[s], i, recipe.data.loss_on, *tokenizer);
-      const auto with_loss = std::count_if(tokens.begin(), tokens.end(),
-                                           [](const ShownToken& token) { return token.loss; });
-      if (flags.json) {
-        documents.push_back({{"source", plans.train[s].source.path}, {"document", i + 1}});
-        documents.back().update(as_json(tokens));
-        continue;
-      }
-      print(str(plans.train[s].source.path, ", document ", i + 1, ": ", tokens.size(), " tokens, ",
-                with_loss, " with a loss\n", as_text(tokens, style), "\n"));
-    }
+    list_documents(flags, recipe.data.loss_on, plans.train[s].source.path, *stores[s], documents);
   }
+  for (const auto& plan : plans.pairs) list_pairs(flags, recipe, plan, *tokenizer, pairs);
   const TokenDataset data(sources_of(plans.train), stores, *tokenizer, train_options(recipe.data));
   if (flags.json) {
-    return print_json({{"documents", documents},
+    return print_json({{"documents", documents.entries()},
+                       {"pairs", pairs.entries()},
                        {"packing", as_json(data.packing())},
                        {"mixture", as_json(data.mixture())},
                        {"sampled", sampled}});
@@ -214,11 +288,11 @@ void add_data_show(CLI::App& data, Action& action) {
   verb->add_option("--root", flags->root, "Where relative model and data paths start [.]")
       ->type_name("DIR");
   verb->add_option("-n,--documents", flags->documents, "Documents of each source [3]")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_option("--sample", flags->sample,
                    "Documents of a source to report on when it is not prepared [10000]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_option("--color", flags->color, "auto: on a terminal, unless NO_COLOR is set [auto]")
       ->check(CLI::IsMember({"auto", "always", "never"}).description(""))

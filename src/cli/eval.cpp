@@ -2,7 +2,6 @@
 #include <iomanip>
 #include <sstream>
 
-#include "base/file.h"
 #include "base/signals.h"
 #include "cli/command.h"
 #include "cli/eval_tasks.h"
@@ -15,7 +14,10 @@ namespace zebra {
 
 namespace {
 
+constexpr const char* kTextGroup = "Held-out text";  // of flags in the help
+
 struct EvalFlags {
+  const CLI::App* verb = nullptr;
   std::string model, teacher, choices, output, chat_template;
   std::vector<std::string> data, pairs;
   SourceFormat format = SourceFormat::kText;
@@ -112,9 +114,21 @@ std::string as_table(const nlohmann::ordered_json& result) {
   return out.str();
 }
 
+// Names of the flags of a group that were given.
+std::vector<std::string> given(const EvalFlags& flags, const std::string& group) {
+  std::vector<std::string> names;
+  for (const auto* option : flags.verb->get_options()) {
+    if (option->get_group() == group && option->count() > 0) names.push_back(option->get_name());
+  }
+  return names;
+}
+
 void evaluate_harness(const EvalFlags& flags) {
-  if (!flags.choices.empty() || !flags.pairs.empty() || !flags.teacher.empty()) {
-    throw ConfigError("--tasks: expected no --choices, --pairs or --teacher beside it");
+  auto others = given(flags, kTextGroup);
+  if (!flags.choices.empty()) others.emplace_back("--choices");
+  if (!flags.pairs.empty()) others.emplace_back("--pairs");
+  if (!others.empty()) {
+    throw ConfigError(str("--tasks: expected no ", others[0], " beside it"));
   }
   run_tasks(flags.tasks, {.model = flags.model,
                           .output = flags.output,
@@ -124,22 +138,34 @@ void evaluate_harness(const EvalFlags& flags) {
                           .machine = flags.machine});
 }
 
-void evaluate(const EvalFlags& flags) {
-  if (flags.tasks.wanted()) return evaluate_harness(flags);
+// A flag that would change nothing is a mistake.
+void check_measures(const EvalFlags& flags) {
   if (flags.data.empty() && flags.choices.empty() && flags.pairs.empty()) {
     throw ConfigError("eval: expected --tasks, --data, --choices or --pairs, got none of them");
   }
-  if (!flags.teacher.empty() && flags.data.empty()) {
-    throw ConfigError("--teacher: needs --data, on which both models are compared");
+  for (const auto& name : given(flags, kTasksGroup)) throw ConfigError(name + ": needs --tasks");
+  if (!flags.data.empty()) return;
+  for (const auto& name : given(flags, kTextGroup)) {
+    const bool of_pairs = name == "--chat-template" && !flags.pairs.empty();
+    if (!of_pairs) throw ConfigError(name + ": needs --data");
   }
+}
+
+void evaluate(const EvalFlags& flags) {
+  if (flags.tasks.wanted()) return evaluate_harness(flags);
+  check_measures(flags);
   install_stop_handlers();
+  const auto output = open_output(flags.output);
   const auto options = flags.machine.use();
   const auto loaded = load_with_tokenizer(flags.model, options);
   nlohmann::ordered_json result = {{"model", flags.model}};
   if (!flags.data.empty()) add_text(flags, loaded, options, result);
   if (!flags.choices.empty()) add_choices(flags, loaded, result);
   if (!flags.pairs.empty()) add_pairs(flags, loaded, result);
-  if (!flags.output.empty()) write_file_atomic(flags.output, result.dump(2) + "\n");
+  if (output) {
+    output->write(result.dump(2) + "\n");
+    output->commit();
+  }
   if (flags.json) return print_json(result);
   print(as_table(result));
 }
@@ -148,10 +174,11 @@ void declare_text(CLI::App* verb, EvalFlags& flags) {
   verb->add_option("--data", flags.data,
                    "Files or globs of held-out text; with --tasks the folder of TASK/SPLIT.jsonl")
       ->type_name("PATH");
+  verb->option_defaults()->group(kTextGroup);
   add_enum(verb, "--format", flags.format, "Of the files");
   verb->add_option("--sequence-length", flags.packing.sequence_length,
                    "Tokens of a sequence [the model's longest, at most 2048]")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 30).description(""))
+      ->check(whole_number(2, 1 << 30))
       ->type_name("T");
   add_enum(verb, "--packing", flags.packing.packing, "How documents are laid into sequences");
   add_enum(verb, "--bos", flags.packing.bos, "Where the first token goes");
@@ -162,10 +189,11 @@ void declare_text(CLI::App* verb, EvalFlags& flags) {
                    "Of messages [recognised from the model's files]")
       ->type_name("NAME");
   verb->add_option("--max-sequences", flags.max_sequences, "Sequences used; 0: all [0]")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_option("--teacher", flags.teacher, "Also divergence from, and agreement with, a model")
       ->type_name("MODEL");
+  verb->option_defaults()->group("Options");
 }
 
 }  // namespace
@@ -178,6 +206,7 @@ void add_eval(CLI::App& app, Action& action) {
                         "--output scores.json\n"
                         "  zebra eval models/hybrid --data valid.txt --sequence-length 256 "
                         "--teacher models/llama");
+  flags->verb = verb;
   verb->add_option("model", flags->model, "Model folder")->required()->type_name("MODEL");
   flags->tasks.declare(verb);
   declare_text(verb, *flags);
@@ -186,7 +215,7 @@ void add_eval(CLI::App& app, Action& action) {
   verb->add_option("--pairs", flags->pairs, "Files of preference pairs")->type_name("FILE");
   verb->add_option("--batch-size", flags->batch_size,
                    "Sequences in one forward [16; of tasks as many as fit]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_option("--output", flags->output, "Write the numbers as JSON")->type_name("FILE");
   verb->add_flag("--json", flags->json, "JSON on stdout instead of the table");

@@ -2,10 +2,9 @@
 
 #include <chrono>
 #include <filesystem>
-#include <optional>
 
-#include "base/file.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "cli/ranks.h"
 #include "data/harness_tokenizer.h"
 #include "zebra/chat_template.h"
@@ -68,42 +67,45 @@ void write_samples(const fs::path& output, const TaskReport& report) {
 void TaskFlags::declare(CLI::App* verb) {
   const auto number = [&](const char* name, auto& field, const std::string& meaning) {
     verb->add_option(name, field, meaning)
-        ->check(CLI::NonNegativeNumber.description(""))
+        ->check(whole_number(0))
         ->type_name("N")
-        ->group("Harness tasks");
+        ->group(kTasksGroup);
   };
   verb->add_option("--tasks", options.tasks,
                    "Tasks or groups of lm-evaluation-harness, or YAML files of tasks, as a,b,c")
       ->delimiter(',')
       ->type_name("NAMES")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
   number("--fewshot,--num-fewshot", shots, "Examples before each question [the task's own number]");
   number("--limit", options.limit, "Documents of each task, the first ones; 0: all [0]");
   number("--max-length", options.max_length, "Tokens of context; 0: the model's [0]");
   verb->add_flag(
           "--cut-endings", options.cut_endings,
           "Score the end of an ending that is longer than the context, instead of refusing it")
-      ->group("Harness tasks");
-  number("--seed", options.fewshot_seed, "Of the examples that are drawn [1234]");
+      ->group(kTasksGroup);
+  verb->add_option("--seed", options.fewshot_seed, "Of the examples that are drawn [1234]")
+      ->check(any_seed())
+      ->type_name("N")
+      ->group(kTasksGroup);
   verb->add_option("--system-instruction", options.system_instruction, "Text before everything")
       ->type_name("TEXT")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
   verb->add_option("--apply-chat-template", chat_template,
                    "Prompts as conversations: a template's name, or none for the model's own")
       ->expected(0, 1)
       ->default_str("")
       ->type_name("NAME")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
   verb->add_flag("--fewshot-as-multiturn", options.fewshot_as_multiturn,
                  "Examples as turns of their own; needs --apply-chat-template")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
   verb->add_option("--nproc", nproc, "Ranks on this machine that share the documents out")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
   verb->add_flag("--samples", samples,
                  "With --output F.json: a record of every document in F_samples/")
-      ->group("Harness tasks");
+      ->group(kTasksGroup);
 }
 
 namespace {
@@ -123,23 +125,12 @@ TaskOptions options_of(const TaskFlags& flags, const TaskRun& run) {
   return options;
 }
 
-// Ranks share out the documents; rank 0 tells the results.
-void share_out(TaskOptions& options, Group& group) {
-  options.shard_index = group.rank();
-  options.shard_count = group.size();
-  options.sum_over_ranks = [&group](const at::Tensor& values) {
-    auto sums = values.clone();
-    group.all_reduce(sums).wait();
-    return sums;
-  };
-}
-
 void run_tasks_on(Group& group, const TaskFlags& flags, const TaskRun& run) {
   auto options = options_of(flags, run);
-  if (group.size() > 1) share_out(options, group);
+  share_documents(options, group);  // rank 0 tells the results
   if (!group.leads()) log_to_files_only();
-  std::optional<OutputFile> output;
-  if (!run.output.empty() && group.leads()) output.emplace(run.output);
+  install_stop_handlers();
+  const auto output = open_output(group.leads() ? run.output : "");
 
   const auto began = std::chrono::steady_clock::now();
   auto loaded = load_with_tokenizer(run.model, run.machine.use());

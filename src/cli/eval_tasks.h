@@ -11,6 +11,8 @@
 
 namespace zebra {
 
+inline constexpr const char* kTasksGroup = "Harness tasks";  // of these flags, in the help
+
 struct TaskFlags {
   TaskOptions options;
   std::optional<int64_t> shots;

@@ -30,15 +30,25 @@ struct Row {
   GeneratedRow made;
 };
 
+// The lines of a file, whose ends may be those of Windows.
+std::vector<std::string> lines_of(const std::string& file) {
+  const auto text = read_file(file);
+  if (text.empty()) throw ConfigError(file + ": expected a prompt a line, got an empty file");
+  std::vector<std::string> lines;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    lines.push_back(text.substr(begin, end - begin));
+    if (lines.back().ends_with('\r')) lines.back().pop_back();
+    begin = end + 1;
+  }
+  return lines;
+}
+
 std::vector<std::string> all_prompts(const GenerateFlags& flags) {
   auto prompts = flags.prompts;
   if (!flags.prompt_file.empty()) {
-    const auto text = read_file(flags.prompt_file);
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t end = std::min(text.find('\n', begin), text.size());
-      prompts.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
+    const auto lines = lines_of(flags.prompt_file);
+    prompts.insert(prompts.end(), lines.begin(), lines.end());
   }
   if (prompts.empty()) throw ConfigError("generate: expected --prompt or --prompts, got neither");
   return prompts;
@@ -194,7 +204,7 @@ void add_generate(CLI::App& app, Action& action) {
   verb->add_option("--prompts", flags->prompt_file, "A file with a prompt a line")
       ->type_name("FILE");
   verb->add_option("--num-samples", flags->samples, "Continuations of each prompt [1]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   flags->sampling.declare(verb);
   flags->draft.declare(verb);

@@ -62,7 +62,7 @@ void add_logits(CLI::App& app, Action& action) {
   verb->add_option("--input", flags->input, "File with input_ids")->required()->type_name("FILE");
   verb->add_option("--output", flags->output, "File for logits")->required()->type_name("FILE");
   verb->add_option("--rows", flags->rows, "Sequences in one forward [8]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   flags->machine.declare(verb);
   verb->callback([flags, &action] { action = [flags] { logits(*flags); }; });

@@ -1,6 +1,7 @@
 // The program: understands the command line, runs one verb, and turns what went wrong into an exit
 // code.
 #include <algorithm>
+#include <csignal>
 
 #include "cli/command.h"
 #include "cli/ending.h"
@@ -70,4 +71,7 @@ int parse_and_run(int argc, char** argv) {
 
 }  // namespace zebra
 
-int main(int argc, char** argv) { return zebra::parse_and_run(argc, argv); }
+int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond `ulimit -f` is told as any that cannot be written
+  return zebra::parse_and_run(argc, argv);
+}

@@ -56,12 +56,12 @@ void run_under_agent(const RankOptions& ranks) {
 }  // namespace
 
 void run_on_ranks(const RankOptions& options, const std::function<void(Group&)>& work) {
-  const auto rank = rank_from_environment();
-  if (options.nproc > 0 && rank.source.empty()) return run_under_agent(options);
-  if (options.nproc > 0 && rank.source != "--nproc") {
-    throw ConfigError(str("--nproc: expected no other launcher, got the ranks of ", rank.source));
+  const auto launcher = launcher_in_environment();
+  if (options.nproc > 0 && launcher.empty()) return run_under_agent(options);
+  if (options.nproc > 0 && launcher != "--nproc") {
+    throw ConfigError(str("--nproc: expected no other launcher, got the ranks of ", launcher));
   }
-  if (!rank.source.empty()) return run_as_rank(rank, work);
+  if (!launcher.empty()) return run_as_rank(rank_from_environment(), work);
   Group alone;
   work(alone);
 }

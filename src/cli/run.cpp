@@ -67,11 +67,11 @@ void add_run(CLI::App& app, Action& action) {
       ->type_name("DIR");
   verb->add_option("--nproc", flags->nproc,
                    "Start this many ranks on this machine, and start them again when one is lost")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_flag("--fresh", flags->options.fresh, "Discard what the run folder holds");
   verb->add_option("--threads", flags->threads, "CPU threads, instead of the recipe's")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "Print summary.json instead of the table");
   verb->callback([flags, &action] { action = [flags] { run(*flags); }; });

@@ -1,7 +1,6 @@
 #include "cli/sampling_flags.h"
 
 #include <algorithm>
-#include <map>
 
 #include "zebra/error.h"
 
@@ -9,10 +8,8 @@ namespace zebra {
 
 void declare_state_dtype(CLI::App* verb, CacheOptions& cache) {
   verb->add_option("--state-dtype", cache.state, "Of Mamba2 states [fp32]")
-      ->transform(CLI::CheckedTransformer(
-                      std::map<std::string, CacheDtype>{{"fp32", CacheDtype::kFloat32},
-                                                        {"bf16", CacheDtype::kBfloat16}})
-                      .description(""))
+      ->transform(
+          one_of<CacheDtype>({{"fp32", CacheDtype::kFloat32}, {"bf16", CacheDtype::kBfloat16}}))
       ->type_name("fp32|bf16");
 }
 
@@ -23,27 +20,26 @@ void declare_cache(CLI::App* verb, CacheOptions& cache) {
 
 void SamplingFlags::declare(CLI::App* verb) {
   const auto count = [&](const char* flag, int64_t& value, const char* meaning, const char* type) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::NonNegativeNumber.description(""))
-        ->type_name(type);
+    verb->add_option(flag, value, meaning)->check(whole_number(0))->type_name(type);
   };
-  const auto share = [&](const char* flag, double& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::Range(0.0, 1.0).description(""))
-        ->type_name("P");
+  const auto share = [&](const char* flag, double& value, const char* meaning,
+                         const CLI::Validator& check) {
+    verb->add_option(flag, value, meaning)->check(check)->type_name("P");
   };
   count("--max-new-tokens", options.max_new_tokens, "Tokens made at most [128]", "N");
   verb->add_option("--temperature", options.temperature, "0: always the likeliest token [0]")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(number("a number of at least 0", [](double x) { return x >= 0; }))
       ->type_name("X");
   count("--top-k", options.top_k, "Draw from the K likeliest; 0: from all [0]", "K");
-  share("--top-p", options.top_p, "Draw from the likeliest of this total share [1]");
-  share("--min-p", options.min_p, "Leave out what has less than this share of the likeliest [0]");
+  share("--top-p", options.top_p, "Draw from the likeliest of this total share [1]",
+        number("a number above 0, at most 1", [](double x) { return x > 0 && x <= 1; }));
+  share("--min-p", options.min_p, "Leave out what has less than this share of the likeliest [0]",
+        number("a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; }));
   verb->add_option("--repetition-penalty", options.repetition_penalty,
                    "Above 1: what was said becomes unlikelier [1]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(number("a number above 0", [](double x) { return x > 0; }))
       ->type_name("X");
-  verb->add_option("--seed", options.seed, "Of the draws [0]")->type_name("S");
+  verb->add_option("--seed", options.seed, "Of the draws [0]")->check(any_seed())->type_name("S");
   verb->add_option("--stop", stops, "End before this text; may be repeated")
       ->type_name("TEXT")
       ->allow_extra_args(false);
@@ -51,7 +47,7 @@ void SamplingFlags::declare(CLI::App* verb) {
       ->type_name("TOKEN")
       ->allow_extra_args(false);
   verb->add_option("--prefill-chunk", options.prefill_chunk, "Prompt tokens in one forward [512]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   declare_cache(verb, options.cache);
 }
@@ -76,7 +72,7 @@ int64_t token_id(const std::string& token, const Tokenizer& tokenizer) {
 
 GenerateOptions SamplingFlags::resolved(const LoadedModel& loaded) const {
   auto whole = options;
-  whole.stop_ids = loaded.model->options().eos_token_ids;
+  whole.stop_ids = loaded.stop_ids;
   for (const auto& token : stop_tokens) {
     whole.stop_ids.push_back(token_id(token, *loaded.tokenizer));
   }
@@ -88,7 +84,7 @@ void DraftFlags::declare(CLI::App* verb) {
   verb->add_option("--draft", model, "A smaller model that proposes tokens (speculative decoding)")
       ->type_name("MODEL");
   verb->add_option("--draft-tokens", tokens, "Proposed for each step of the model [4]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("K");
 }
 

@@ -71,6 +71,7 @@ std::string hybrid_shape(const ModelOptions& options, const std::string& size) {
 
 // X-EcoMLA's are MLA throughout: one rank for all layers, or ranks by the energy that they keep.
 std::string eco_mla_shape(const ModelOptions& options, const std::string& size) {
+  if (size == "8B") return "";  // none is released
   const auto name = "X-EcoMLA-" + size + size + "-";
   if (!options.mla_ranks.empty()) return name + "dynamic";
   const int64_t rank = options.mla.kv_lora_rank;

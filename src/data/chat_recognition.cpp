@@ -101,7 +101,7 @@ std::optional<ChatTemplate> candidate_named(const std::string& name, const Token
 std::string choices() {
   std::string names;
   for (const auto& name : ChatTemplate::names()) names += (names.empty() ? "" : ", ") + name;
-  return "; choose one by its name: " + names;
+  return "; choose one by its name with data.chat_template (--chat-template): " + names;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/json.h"
 #include "data/utf8.h"
 #include "zebra/error.h"
 #include "zebra/options.h"
@@ -207,7 +208,8 @@ RenderedChat ChatTemplate::render(const Messages& messages, bool add_generation_
   for (const auto& [role, content] : messages) {
     if (!format_->any_role && role != "system" && role != "user" && role != "assistant") {
       throw ConfigError(str("chat template ", name(),
-                            ": expected the roles system, user and assistant, got ", role));
+                            ": expected the roles system, user and assistant, got ",
+                            json(role).dump(-1, ' ', false, json::error_handler_t::replace)));
     }
   }
   Transcript out{.bos = bos_, .eos = eos_, .text = "", .answers = {}};

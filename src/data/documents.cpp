@@ -28,11 +28,26 @@ std::string take_spaces(std::string& prompt) {
   return spaces;
 }
 
+// The first `count` answers carry no loss: they belong to the prompt.
+void forget_answers(std::vector<uint8_t>& mask, int64_t count) {
+  for (auto at = mask.begin(); count > 0 && at != mask.end(); --count) {
+    at = std::find(at, mask.end(), 1);
+    const auto end = std::find(at, mask.end(), 0);
+    std::fill(at, end, 0);
+    at = end;
+  }
+}
+
 }  // namespace
 
 DocumentEncoder::DocumentEncoder(DocumentKind kind, SourceFormat format,
-                                 const DocumentOptions& options, const Tokenizer& tokenizer)
-    : kind_(kind), format_(format), options_(options), tokenizer_(tokenizer) {
+                                 const DocumentOptions& options, const Tokenizer& tokenizer,
+                                 std::string no_template)
+    : kind_(kind),
+      format_(format),
+      options_(options),
+      tokenizer_(tokenizer),
+      no_template_(std::move(no_template)) {
   check_tokenizer(options, tokenizer);
   if (!options.chat_template.empty()) {
     chat_ = ChatTemplate::named(options.chat_template, tokenizer);
@@ -67,7 +82,7 @@ EncodedDocument DocumentEncoder::of_text(const std::string& text) const {
 
 EncodedDocument DocumentEncoder::of_messages(const std::vector<ChatMessage>& messages,
                                              const std::string& where) const {
-  if (!chat_) fail_template(where);
+  if (!chat_) fail_template(where, no_template_);
   try {
     const auto text = chat_->render(messages, /*add_generation_prompt=*/false).text;
     if (!wanted(text)) return {};
@@ -102,8 +117,13 @@ EncodedDocument DocumentEncoder::of_prompt_completion(const json& value,
   const auto after = completion.is_object()
                          ? std::vector<ChatMessage>{parse_message(completion, where)}
                          : parse_messages(completion, where + ": completion");
-  const auto turn = render_turn(chat(), before, after, where);
-  return of_turn(turn.prompt, turn.answer);
+  auto messages = before;
+  messages.insert(messages.end(), after.begin(), after.end());
+  auto document = of_messages(messages, where);
+  forget_answers(document.answer, std::count_if(before.begin(), before.end(), [](const auto& m) {
+                   return m.role == "assistant";
+                 }));
+  return document;
 }
 
 EncodedDocument DocumentEncoder::of_json(const Record& record) const {
@@ -123,7 +143,8 @@ EncodedDocument DocumentEncoder::of_json(const Record& record) const {
 }
 
 std::vector<EncodedDocument> DocumentEncoder::of_pair(const Record& record) const {
-  auto text = parse_pair({parse_json(record.text, record.where), record.where}, chat());
+  auto text =
+      parse_pair({parse_json(record.text, record.where), record.where}, chat(), no_template_);
   const auto spaces = take_spaces(text.prompt);
   std::vector<EncodedDocument> documents(3);
   auto& prompt = documents[0].ids;

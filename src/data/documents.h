@@ -28,8 +28,9 @@ struct EncodedDocument {
 class DocumentEncoder {
  public:
   // ConfigError when the tokenizer lacks what the options want, or does not fit the template.
+  // `no_template` tells why the options name none, where messages need one.
   DocumentEncoder(DocumentKind kind, SourceFormat format, const DocumentOptions& options,
-                  const Tokenizer& tokenizer);
+                  const Tokenizer& tokenizer, std::string no_template = "");
 
   RecordKind record_kind() const;
 
@@ -54,6 +55,7 @@ class DocumentEncoder {
   DocumentOptions options_;
   const Tokenizer& tokenizer_;
   std::optional<ChatTemplate> chat_;
+  std::string no_template_;
 };
 
 }  // namespace zebra

@@ -16,6 +16,7 @@ struct JinjaTemplate::Block {
 
 namespace {
 
+constexpr int kDeepest = 100;  // statements within each other
 constexpr std::string_view kBlank = " \t\r\n\v\f";
 
 struct Part {
@@ -129,6 +130,7 @@ class Builder {
   // Up to a tag that does not begin a statement: an end, or else and elif.
   Block read() {
     Block block;
+    if (++depth_ > kDeepest) throw JinjaError("statements that are very deep in each other");
     for (; at_ < parts_.size(); ++at_) {
       const auto& [kind, text] = parts_[at_];
       if (kind == Part::Kind::kText) {
@@ -144,6 +146,7 @@ class Builder {
         break;
       }
     }
+    --depth_;
     return block;
   }
 
@@ -235,6 +238,7 @@ class Builder {
 
   std::vector<Part> parts_;
   size_t at_ = 0;
+  int depth_ = 0;
 };
 
 }  // namespace

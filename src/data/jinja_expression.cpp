@@ -12,6 +12,8 @@ using Kind = JinjaToken::Kind;
 using Expression = JinjaExpression;
 using Scopes = JinjaScopes;
 
+constexpr size_t kMostTokens = 500;  // of a tag: how deep its expression may be
+
 json undefined() { return json(json::value_t::discarded); }
 
 bool name_start(char c) { return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_'; }
@@ -225,7 +227,9 @@ std::string jinja_text(const json& value) {
   throw JinjaError("a list or an object as text");
 }
 
-JinjaParser::JinjaParser(std::string_view tag) : tokens_(tokens_of(tag)) {}
+JinjaParser::JinjaParser(std::string_view tag) : tokens_(tokens_of(tag)) {
+  if (tokens_.size() > kMostTokens) throw JinjaError("a tag that is very long");
+}
 
 bool JinjaParser::accept(std::string_view text) {
   const bool word = next().kind == Kind::kName || next().kind == Kind::kSign;

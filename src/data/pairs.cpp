@@ -53,18 +53,20 @@ struct Names {
   const char* chosen = "chosen";
   const char* rejected = "rejected";
   std::vector<const char*> messages = {"prompt", "conversations", "messages"};
-  const char* prompt = "prompt";
+  std::vector<const char*> prompts = {"prompt", "question"};
+  bool ranked = false;  // answers to a question, which do not repeat it
 };
 
 Names names_of(const json& value) {
   if (value.contains("preferred_output")) {
-    return {"preferred_output", "non_preferred_output", {"messages"}, "prompt"};
+    return {"preferred_output", "non_preferred_output", {"messages"}, {"prompt"}, false};
   }
-  if (value.contains("response_j")) return {"response_j", "response_k", {}, "question"};
+  if (value.contains("response_j")) return {"response_j", "response_k", {}, {"question"}, true};
   return {};
 }
 
-// The messages both answers follow: the record's own list, or the beginning of the answers' lists.
+// The messages both answers follow: the record's own list, or the beginning of the answers' lists,
+// beside which data sets also keep whole conversations under other names.
 std::vector<ChatMessage> shared_messages(const JsonRecord& record, const Names& names,
                                          const Answer& chosen, const Answer& rejected) {
   if (chosen.before != rejected.before) {
@@ -74,6 +76,7 @@ std::vector<ChatMessage> shared_messages(const JsonRecord& record, const Names& 
   for (const auto* key : names.messages) {
     const auto field = record.value.find(key);
     if (field == record.value.end() || !field->is_array()) continue;
+    if (!chosen.before.empty() && std::string_view(key) != "prompt") continue;
     auto messages = parse_messages(*field, str(record.where, ": ", key));
     if (!chosen.before.empty() && chosen.before != messages) {
       throw ConfigError(
@@ -96,27 +99,48 @@ JsonRecord flattened(const JsonRecord& record) {
 
 }  // namespace
 
-TextPair parse_pair(const JsonRecord& given, const ChatTemplate* chat) {
+TextPair parse_pair(const JsonRecord& given, const ChatTemplate* chat,
+                    const std::string& no_template) {
   const auto record = flattened(given);
   const auto names = names_of(record.value);
   const auto chosen = parse_answer(record, names.chosen);
   const auto rejected = parse_answer(record, names.rejected);
   const auto messages = shared_messages(record, names, chosen, rejected);
-  if (!messages.empty()) {
+  const auto answers_to = [&](const std::vector<ChatMessage>& before) -> TextPair {
+    if (chat == nullptr) fail_template(record.where, no_template);
     const auto turn = [&](const std::string& text) {
-      return render_turn(chat, messages, {{.role = "assistant", .content = text}}, record.where);
+      return render_turn(*chat, before, {{.role = "assistant", .content = text}}, record.where);
     };
     return {turn(chosen.text).prompt, turn(chosen.text).answer, turn(rejected.text).answer};
-  }
+  };
+  if (!messages.empty()) return answers_to(messages);
   for (const auto* key : {"conversations", "messages"}) {
     if (record.value.contains(key)) {
       fail_json(record.where, key, "a list of messages", record.value[key]);
     }
   }
-  if (const auto prompt = find_value<std::string>(record.value, names.prompt, record.where)) {
-    return {*prompt, chosen.text, rejected.text};
+  const auto system = find_value<std::string>(record.value, "system", record.where).value_or("");
+  for (const auto* key : names.prompts) {
+    const auto prompt = find_value<std::string>(record.value, key, record.where);
+    if (!prompt) continue;
+    if (system.empty()) return {*prompt, chosen.text, rejected.text};
+    return answers_to(
+        {{.role = "system", .content = system}, {.role = "user", .content = *prompt}});
   }
-  return split_shared(chosen.text, rejected.text);
+  if (names.ranked) fail_json(record.where, "question", "a string", nullptr);
+  for (const auto* key : {"instruction", "input", "query", "context", "system"}) {
+    if (record.value.contains(key)) {
+      fail_json(record.where, key, "the answers' prompt at 'prompt' or 'question'",
+                record.value[key]);
+    }
+  }
+  auto pair = split_shared(chosen.text, rejected.text);
+  // Two bare texts may share nothing; beside other fields, a prompt must be among these.
+  if (pair.prompt.empty() && record.value.size() > 2) {
+    throw ConfigError(record.where +
+                      ": expected a prompt, or answers that begin alike, got neither");
+  }
+  return pair;
 }
 
 }  // namespace zebra

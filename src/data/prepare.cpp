@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <thread>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -27,6 +28,7 @@ namespace {
 
 constexpr double kMegabyte = 1e6;
 constexpr double kShortTask = 2;  // seconds; shorter ones show no progress
+constexpr auto kLockPause = std::chrono::milliseconds(100);
 
 DocumentKind kind_of(const PreparePlan& plan) {
   return plan.pairs ? DocumentKind::kPairs : DocumentKind::kText;
@@ -48,6 +50,12 @@ fs::path shard_path(const fs::path& folder, size_t number) {
   return folder / name;
 }
 
+const char* side_of(Split split) {
+  if (split == Split::kAll) return "";
+  return split == Split::kTrain ? " left for training by data.validation_split"
+                                : " held out by data.validation_split";
+}
+
 // One process at a time works on a folder; the others wait.
 class FolderLock {
  public:
@@ -59,8 +67,13 @@ class FolderLock {
     }
     if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return;
     log_info(str(folder.string(), ": another process prepares it; waiting"));
-    while (::flock(file_, LOCK_EX) != 0 && errno == EINTR) {
-      if (stop_requested()) throw StoppedError("prepare: stopped while waiting");
+    // Not one call that waits: a stop request would not end it.
+    while (::flock(file_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
+      if (stop_requested()) {
+        ::close(file_);
+        throw StoppedError("prepare: stopped while waiting");
+      }
+      std::this_thread::sleep_for(kLockPause);
     }
   }
   ~FolderLock() { ::close(file_); }
@@ -128,11 +141,13 @@ class Preparation {
       }
     }
     if (index_.shards.empty()) return;
+    kept_bytes_ = index_.text_bytes;
     log_info(str("prepare ", index_.path, ": continuing after ", index_.shards.size(), " shards"));
   }
 
   PreparedIndex run(const PreparePlan& plan, const Tokenizer& tokenizer, uint64_t shard_text) {
-    const DocumentEncoder encoder(kind_of(plan), plan.source.format, plan.documents, tokenizer);
+    const DocumentEncoder encoder(kind_of(plan), plan.source.format, plan.documents, tokenizer,
+                                  plan.no_template);
     std::vector<fs::path> files;
     for (const auto& file : index_.files) files.emplace_back(file.path);
     ShardMaker maker(RecordReader(std::move(files), encoder.record_kind(), start_), encoder,
@@ -162,7 +177,8 @@ class Preparation {
     index_.bad_records = static_cast<int64_t>(maker.bad_records());
     if (index_.total_documents == 0) {
       throw ConfigError(str("data: expected ", plan.pairs ? "preference pairs" : "text", ", got ",
-                            plan.pairs ? "none" : "no token", " from ", index_.path));
+                            plan.pairs ? "none" : "no token", side_of(plan.documents.split),
+                            " from ", index_.path));
     }
     index_.complete = true;
     write_index(folder_, index_);
@@ -171,6 +187,7 @@ class Preparation {
 
   // Whether what went wrong is the disk's fault: then the complete shards may serve later.
   bool writing() const { return writing_; }
+  int64_t kept_bytes() const { return kept_bytes_; }  // of text, in the shards taken over
   const fs::path& folder() const { return folder_; }
 
  private:
@@ -201,19 +218,41 @@ class Preparation {
   PreparedIndex index_;
   uint64_t identity_;
   Place start_;
+  int64_t kept_bytes_ = 0;
   bool writing_ = false;
 };
 
-PreparedIndex make(const PreparePlan& plan, const Tokenizer& tokenizer, Preparation preparation,
+PreparedIndex make(const PreparePlan& plan, const Tokenizer& tokenizer, Preparation& preparation,
                    uint64_t shard_text) {
   try {
     preparation.resume();
     return preparation.run(plan, tokenizer, shard_text);
-  } catch (const ConfigError&) {
+  } catch (const StoppedError&) {
+    throw;
+  } catch (const std::exception&) {
     std::error_code ignored;
     if (!preparation.writing()) fs::remove_all(preparation.folder(), ignored);
     throw;
   }
+}
+
+// What `read` finds; nothing where that is damaged and may be replaced.
+template <class Read>
+auto unless_damaged(bool replace, const Read& read) -> std::optional<decltype(read())> {
+  try {
+    return read();
+  } catch (const ConfigError& error) {
+    if (replace) return std::nullopt;
+    throw ConfigError(str(error.what(), "; prepare it again with zebra data prepare --fresh"));
+  }
+}
+
+// Files that were touched or copied, and are the same, are not hashed another time.
+void renew_stamps(const fs::path& folder, const PreparedIndex& known, const PreparedIndex& wanted) {
+  auto now = known;
+  now.files = wanted.files;
+  for (auto& shard : now.shards) shard.stamp = stamp_of(folder / shard.path);
+  if (now.files != known.files || now.shards != known.shards) write_index(folder, now);
 }
 
 }  // namespace
@@ -223,7 +262,8 @@ PreparedSource prepare(const PreparePlan& plan, const Tokenizer& tokenizer,
   const auto folder = folder_of(plan, options.cache);
   make_folders(options.cache);
   const FolderLock lock(folder);
-  const auto known = read_index(folder);
+  const auto index = unless_damaged(options.replace, [&] { return read_index(folder); });
+  const auto known = index.value_or(std::nullopt);
   const auto wanted = wanted_index(plan, tokenizer, known);
   const auto difference = known ? known->difference(wanted) : "";
   if (!difference.empty() && !options.replace) {
@@ -232,13 +272,23 @@ PreparedSource prepare(const PreparePlan& plan, const Tokenizer& tokenizer,
                           "; prepare it again with zebra data prepare --fresh, or choose another "
                           "data.cache"));
   }
-  if (known && known->complete && difference.empty()) return open_complete(folder, *known);
+  bool usable = known && difference.empty();
+  if (usable && known->complete) {
+    auto source = unless_damaged(options.replace, [&] { return open_complete(folder, *known); });
+    if (source) {
+      renew_stamps(folder, *known, wanted);
+      return *std::move(source);
+    }
+    usable = false;
+  }
   const auto began = std::chrono::steady_clock::now();
-  if (!difference.empty() || !known) fs::remove_all(folder);
+  if (!usable) fs::remove_all(folder);
   make_folders(folder);
   write_index(folder, wanted);
-  const auto made = make(plan, tokenizer, Preparation(folder, wanted), options.shard_text);
+  Preparation preparation(folder, wanted);
+  const auto made = make(plan, tokenizer, preparation, options.shard_text);
   auto source = open_complete(folder, made);
+  source.made_bytes = made.text_bytes - preparation.kept_bytes();
   source.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   return source;
 }
@@ -246,11 +296,12 @@ PreparedSource prepare(const PreparePlan& plan, const Tokenizer& tokenizer,
 std::optional<PreparedSource> find_prepared(const PreparePlan& plan, const Tokenizer& tokenizer,
                                             const fs::path& cache) {
   const auto folder = folder_of(plan, cache);
-  const auto known = read_index(folder);
+  const auto index = unless_damaged(/*replace=*/false, [&] { return read_index(folder); });
+  const auto known = index.value_or(std::nullopt);
   if (!known || !known->complete) return std::nullopt;
   const auto wanted = wanted_index(plan, tokenizer, known);
   if (!known->difference(wanted).empty()) return std::nullopt;
-  return open_complete(folder, *known);
+  return unless_damaged(/*replace=*/false, [&] { return open_complete(folder, *known); });
 }
 
 }  // namespace zebra

@@ -23,6 +23,7 @@ struct IndexedFile {
   std::string path;
   FileStamp stamp;
   uint64_t hash = 0;  // of the contents; not used for shards, which hold their own
+  bool operator==(const IndexedFile&) const = default;
 };
 
 struct PreparedIndex {

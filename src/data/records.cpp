@@ -26,13 +26,27 @@ std::string invalid_utf8(const std::string& where, uint64_t offset) {
   return str(where, ": expected UTF-8, got an invalid byte at offset ", offset);
 }
 
+// Its braces would be learnt as text.
+void refuse_json(const std::vector<fs::path>& files) {
+  for (const auto& file : files) {
+    const auto name = file.extension() == ".gz" ? file.stem() : file.filename();
+    if (name.extension() != ".jsonl" && name.extension() != ".json") continue;
+    throw ConfigError(str(file.string(),
+                          ": expected plain text, got JSON by its name; choose the format jsonl, "
+                          "messages, conversations or prompt_completion"));
+  }
+}
+
 }  // namespace
 
 std::vector<fs::path> expand_glob(const std::string& pattern) {
   if (fs::is_directory(pattern)) {
     throw ConfigError(str("data: expected a file, got ", pattern, ", which is a folder"));
   }
-  if (fs::exists(pattern)) return {pattern};
+  if (fs::is_regular_file(pattern)) return {pattern};
+  if (fs::exists(pattern)) {
+    throw ConfigError(str("data: expected a plain file, got ", pattern));
+  }
   if (pattern.find_first_of("*?[") == std::string::npos) {
     throw ConfigError(str("data: expected a file, got ", pattern, ", which does not exist"));
   }
@@ -42,7 +56,7 @@ std::vector<fs::path> expand_glob(const std::string& pattern) {
     files.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
   }
   globfree(&found);
-  std::erase_if(files, [](const auto& file) { return fs::is_directory(file); });
+  std::erase_if(files, [](const auto& file) { return !fs::is_regular_file(file); });
   if (files.empty()) throw ConfigError(str("data: expected files, got none that match ", pattern));
   std::sort(files.begin(), files.end());
   return files;
@@ -72,6 +86,8 @@ RecordReader::RecordReader(std::vector<fs::path> files, RecordKind kind, Place s
     total_ += bytes;
     if (i < start.file) before_ += bytes;
   }
+  if (kind_ != RecordKind::kJson) refuse_json(files_);
+  if (start.offset > 0) open();  // so that bytes_read() tells what lies before the place
 }
 
 uint64_t RecordReader::bytes_read() const {
@@ -177,7 +193,8 @@ std::optional<Record> RecordReader::next_item() {
   const uint64_t offset = reader_->offset();
   Record record{.text = item_text(), .where = "", .error = ""};
   record.where = str(here(), ": item ", ++place_.number);
-  check_utf8(record.text, offset);
+  const auto bad = find_invalid_utf8(record.text);
+  if (bad != std::string_view::npos) record.error = invalid_utf8(record.where, offset + bad);
   return record;
 }
 

@@ -43,6 +43,7 @@ struct Place {
 
 class RecordReader {
  public:
+  // ConfigError for a file that is JSON by its name where plain text is wanted.
   RecordReader(std::vector<std::filesystem::path> files, RecordKind kind, Place start = {});
 
   // In file order; nullopt after the last. What is wrong with one record stands in it; what makes

@@ -39,7 +39,10 @@ std::vector<int64_t> encode_answer(const Tokenizer& tokenizer, const std::string
   return {whole.begin() + static_cast<int64_t>(head.size()), whole.end()};
 }
 
-void fail_template(const std::string& where) {
+void fail_template(const std::string& where, const std::string& reason) {
+  if (!reason.empty()) {
+    throw ConfigError(str(where, ": messages need a chat template: ", reason));
+  }
   std::string names;
   for (const auto& name : ChatTemplate::names()) names += (names.empty() ? "" : ", ") + name;
   throw ConfigError(str(where,
@@ -48,17 +51,16 @@ void fail_template(const std::string& where) {
                         names));
 }
 
-ChatTurn render_turn(const ChatTemplate* chat, const std::vector<ChatMessage>& before,
+ChatTurn render_turn(const ChatTemplate& chat, const std::vector<ChatMessage>& before,
                      const std::vector<ChatMessage>& answer, const std::string& where) {
-  if (chat == nullptr) fail_template(where);
   try {
     auto all = before;
     all.insert(all.end(), answer.begin(), answer.end());
-    auto prompt = chat->render(before, /*add_generation_prompt=*/true).text;
-    const auto whole = chat->render(all, /*add_generation_prompt=*/false).text;
+    auto prompt = chat.render(before, /*add_generation_prompt=*/true).text;
+    const auto whole = chat.render(all, /*add_generation_prompt=*/false).text;
     if (!whole.starts_with(prompt)) {
       throw ConfigError(
-          str("template ", chat->name(), " does not show the answer after its prompt"));
+          str("template ", chat.name(), " does not show the answer after its prompt"));
     }
     return {prompt, whole.substr(prompt.size())};
   } catch (const ConfigError& error) {

@@ -28,23 +28,23 @@ struct TextPair {
   std::string prompt, chosen, rejected;
 };
 // The shapes are those of PreferenceDataset. Message lists are shown by the template, which may be
-// nullptr as long as there are none.
-TextPair parse_pair(const JsonRecord& record, const ChatTemplate* chat);
+// nullptr as long as there are none; `no_template` as below.
+TextPair parse_pair(const JsonRecord& record, const ChatTemplate* chat,
+                    const std::string& no_template);
 
-// A record of messages with nothing to show them.
-[[noreturn]] void fail_template(const std::string& where);
+// A record of messages with nothing to show them; `reason` says why, empty: nobody knows.
+[[noreturn]] void fail_template(const std::string& where, const std::string& reason);
 
 // The text that follows a prompt, and its ids: what it adds to the prompt's ids, or its own where
 // the tokenizer joins the two.
 std::vector<int64_t> encode_answer(const Tokenizer& tokenizer, const std::string& prompt,
                                    const std::string& answer);
 
-// A prompt and its continuation as the template shows them. ConfigErrors begin with `where`; one
-// says that there is no template (nullptr).
+// A prompt and its continuation as the template shows them. ConfigErrors begin with `where`.
 struct ChatTurn {
   std::string prompt, answer;
 };
-ChatTurn render_turn(const ChatTemplate* chat, const std::vector<ChatMessage>& before,
+ChatTurn render_turn(const ChatTemplate& chat, const std::vector<ChatMessage>& before,
                      const std::vector<ChatMessage>& answer, const std::string& where);
 
 }  // namespace zebra

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -26,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kUserError = 2, kGaveUp = 70, kStopped = 75;
-constexpr int kPassedOn[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+constexpr int kPassedOn[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2};
 
 bool is_final(int exit_code) {
   return exit_code == 0 || exit_code == kUserError || exit_code == kGaveUp || exit_code == kStopped;
@@ -106,13 +105,14 @@ class Ranks {
                        [](const auto& end) { return !end.second.good(); });
   }
 
+  // To the ranks alone: what they have started may know no such signal.
   void pass_on(int signal) const {
-    for (const auto& [pid, rank] : running_) ::kill(-pid, signal);
+    for (const auto& [pid, rank] : running_) ::kill(pid, signal);
   }
 
   // What a rank has started dies with it: each rank leads a process group.
   void kill_all() {
-    pass_on(SIGKILL);
+    for (const auto& [pid, rank] : running_) ::kill(-pid, SIGKILL);
     for (const auto& [pid, rank] : running_) ::waitpid(pid, nullptr, 0);
     running_.clear();
   }
@@ -137,9 +137,6 @@ class Ranks {
       if (!own.contains(text.substr(0, text.find('=')))) all.push_back(text);
     }
     for (const auto& [name, value] : own) all.push_back(name + "=" + value);
-    // c10d's own account of a lost peer, with stack traces, would bury the message that matters.
-    if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr)
-      all.emplace_back("TORCH_CPP_LOG_LEVEL=FATAL");
     return all;
   }
 

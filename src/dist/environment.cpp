@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "zebra/dist.h"
 #include "zebra/error.h"
@@ -80,26 +81,48 @@ void check(const RankInfo& info, const Launcher& launcher) {
   }
 }
 
-}  // namespace
-
-RankInfo rank_from_environment() {
+// The one that started this process as a rank; null for a process alone.
+const Launcher* find_launcher() {
   for (const Launcher& launcher : kLaunchers) {
     // A batch script under Slurm has SLURM_PROCID, but only srun starts tasks with a count.
-    if (variable(launcher.rank) == nullptr || variable(launcher.world) == nullptr) continue;
-    RankInfo info;
-    info.source = launcher.source;
-    info.rank = required(launcher.rank, info.source, 0);
-    info.world = required(launcher.world, info.source, 1);
-    if (info.world == 1 && variable("MASTER_ADDR") == nullptr) return {};
-    info.local_rank = number_or(launcher.local_rank, 0, 0);
-    // Slurm tells the tasks of a node only where the user asked for a fixed number.
-    info.local_world = number_or(launcher.local_world, info.local_rank + 1, 1);
-    if (variable("ZEBRA_AGENT") != nullptr) info.source = "--nproc";
-    check(info, launcher);
-    read_store(info);
-    return info;
+    const bool slurm = std::string_view(launcher.rank).starts_with("SLURM");
+    const bool has_rank = variable(launcher.rank) != nullptr;
+    const bool has_world = variable(launcher.world) != nullptr;
+    if (!slurm && has_rank != has_world) {
+      throw ConfigError(str(has_rank ? launcher.world : launcher.rank, ": expected beside ",
+                            has_rank ? launcher.rank : launcher.world, ", which is set"));
+    }
+    if (!has_rank || !has_world) continue;
+    const int64_t world = required(launcher.world, launcher.source, 1);
+    return world == 1 && variable("MASTER_ADDR") == nullptr ? nullptr : &launcher;
   }
-  return {};
+  return nullptr;
+}
+
+const char* source_of(const Launcher& launcher) {
+  return variable("ZEBRA_AGENT") != nullptr ? "--nproc" : launcher.source;
+}
+
+}  // namespace
+
+std::string launcher_in_environment() {
+  const auto* launcher = find_launcher();
+  return launcher == nullptr ? "" : source_of(*launcher);
+}
+
+RankInfo rank_from_environment() {
+  const auto* launcher = find_launcher();
+  if (launcher == nullptr) return {};
+  RankInfo info;
+  info.source = source_of(*launcher);
+  info.rank = required(launcher->rank, launcher->source, 0);
+  info.world = required(launcher->world, launcher->source, 1);
+  info.local_rank = number_or(launcher->local_rank, 0, 0);
+  // Slurm tells the tasks of a node only where the user asked for a fixed number.
+  info.local_world = number_or(launcher->local_world, info.local_rank + 1, 1);
+  check(info, *launcher);
+  read_store(info);
+  return info;
 }
 
 }  // namespace zebra

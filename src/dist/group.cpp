@@ -1,4 +1,10 @@
+#include <c10/util/Logging.h>
+
 #include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <future>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -16,7 +22,10 @@ namespace {
 using std::chrono::milliseconds;
 using Json = nlohmann::json;
 
-constexpr milliseconds kPoll{20};
+constexpr milliseconds kPoll{20}, kHeartbeat{1000};
+constexpr milliseconds kAttempt{5000};         // to reach the store
+constexpr milliseconds kStorePatience{3000};   // with a store, when the job has failed already
+constexpr const char* kAlive = "alive";        // counts up while rank 0 works and others wait
 constexpr const char* kFailures = "failures";  // how many ranks have failed
 constexpr const char* kFailure = "failure";    // what the first of them said
 constexpr const char* kProgress = "progress";  // steps made
@@ -40,20 +49,74 @@ auto guarded(int64_t rank, const char* what, const Call& call) {
   }
 }
 
-c10::intrusive_ptr<c10d::Store> connect(const RankInfo& info, milliseconds timeout) {
+// What `call` gives; nullopt when it takes longer than `patience`, as a store in a process that is
+// frozen never answers. Its thread is then left behind, for a process that is about to end.
+template <class Call>
+auto within(milliseconds patience, Call call) -> std::optional<decltype(call())> {
+  std::packaged_task<decltype(call())()> task(std::move(call));
+  auto result = task.get_future();
+  std::thread(std::move(task)).detach();
+  if (result.wait_for(patience) != std::future_status::ready) return std::nullopt;
+  return result.get();
+}
+
+// Raises the store's counter kAlive every second, from a thread of its own.
+class SignsOfLife {
+ public:
+  explicit SignsOfLife(c10::intrusive_ptr<c10d::Store> store) {
+    thread_ = std::jthread([store = std::move(store)](const std::stop_token& stop) {
+      std::mutex mutex;
+      std::condition_variable_any stopped;
+      std::unique_lock lock(mutex);
+      try {
+        while (!stopped.wait_for(lock, stop, kHeartbeat, [] { return false; }) &&
+               !stop.stop_requested()) {
+          store->add(kAlive, 1);
+        }
+      } catch (const std::exception&) {
+        // The store is gone: the others will notice it by themselves.
+      }
+    });
+  }
+
+ private:
+  std::jthread thread_;
+};
+
+c10::intrusive_ptr<c10d::Store> try_to_connect(const RankInfo& info, milliseconds timeout) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(info.port);
   options.isServer = info.rank == 0 && !info.agent_store;
   options.numWorkers = static_cast<size_t>(info.world);
   options.waitWorkers = false;
   options.timeout = timeout;
-  try {
-    const auto store = c10::make_intrusive<c10d::TCPStore>(info.address, options);
-    return c10::make_intrusive<c10d::PrefixStore>(str("zebra/", info.restart), store);
-  } catch (const std::exception& error) {
-    throw ConfigError(str("rank ", info.rank, ": the job's store at ", info.address, ":", info.port,
-                          " was not reached within ", timeout.count() / 1000,
-                          " s: ", first_line(error.what())));
+  return c10::make_intrusive<c10d::PrefixStore>(
+      str("zebra/", info.restart), c10::make_intrusive<c10d::TCPStore>(info.address, options));
+}
+
+// In short attempts: c10d's own pauses between its attempts double beyond any deadline.
+c10::intrusive_ptr<c10d::Store> connect(const RankInfo& info, milliseconds timeout) {
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  const std::string place = str(info.address, ":", info.port);
+  while (true) {
+    const auto left =
+        std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
+    try {
+      const auto store = try_to_connect(info, std::clamp(left, kPoll, kAttempt));
+      store->setTimeout(timeout);  // for what is asked of it from now on
+      return store;
+    } catch (const std::exception& error) {
+      const std::string reason = first_line(error.what());
+      if (reason.find("EADDRINUSE") != std::string::npos) {
+        throw ConfigError(str("rank ", info.rank, ": ", place, ": expected a free port, got one ",
+                              "that another program listens on"));
+      }
+      if (std::chrono::steady_clock::now() + kPoll >= deadline) {
+        throw ConfigError(str("rank ", info.rank, ": the job's store at ", place,
+                              " was not reached within ", timeout.count() / 1000, " s: ", reason));
+      }
+    }
+    std::this_thread::sleep_for(kPoll);
   }
 }
 
@@ -118,8 +181,20 @@ struct Group::Connections {
     return host_values(tensors[0]);
   }
 
-  bool has(const char* key) {
-    return guarded(info.rank, "a look at the store", [&] { return store->check({key}); });
+  // What the store answers. It may live in a rank that is frozen: PeerError when it gives no answer
+  // for the time-out. `call` holds copies alone, as it may outlive this.
+  template <class Call>
+  auto ask(const char* what, const Call& call) {
+    return guarded(info.rank, what, [&] {
+      const auto answer = within(timeout, [store = store, call] { return call(*store); });
+      if (answer) return *answer;
+      throw PeerError(str("rank ", info.rank, ": the job's store gave no answer for ",
+                          timeout.count() / 1000, " s"));
+    });
+  }
+
+  bool has(const std::string& key) {
+    return ask("a look at the store", [key](c10d::Store& store) { return store.check({key}); });
   }
 };
 
@@ -128,6 +203,8 @@ Group::~Group() = default;
 
 Group::Group(const RankInfo& info, std::chrono::seconds timeout) : info_(info) {
   if (info.world == 1 && info.port == 0) return;
+  // What c10d would say of a lost peer, with stack traces, this program says in one line.
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
   connections_ = std::make_unique<Connections>();
   auto& own = *connections_;
   own.info = info;
@@ -217,17 +294,41 @@ std::string Group::led_text(const std::function<std::string()>& work) {
   if (!connections_ || size() == 1) return work();
   auto& own = *connections_;
   if (leads()) {
-    const std::string text = work();
+    const std::string text = [&] {
+      const SignsOfLife signs(own.store);
+      return work();
+    }();
     guarded(rank(), "a message to the others", [&] { own.store->set(key, bytes_of(text)); });
     return text;
   }
-  while (!own.has(key.c_str())) {
+  wait_for_leader(key);
+  const auto bytes =
+      own.ask("a message from rank 0", [key](c10d::Store& store) { return store.get(key); });
+  return {bytes.begin(), bytes.end()};
+}
+
+// As long as rank 0 shows that it lives.
+void Group::wait_for_leader(const std::string& key) {
+  using Clock = std::chrono::steady_clock;
+  auto& own = *connections_;
+  int64_t beats = -1;
+  auto seen = Clock::now(), looked = Clock::time_point();
+  while (!own.has(key)) {
     if (own.has(kFailure)) throw PeerError(str("rank ", rank(), ": another rank has failed"));
     (void)stop_requested();  // a sign of life for the watchdog
+    if (Clock::now() - looked > kHeartbeat) {
+      looked = Clock::now();
+      const auto now =
+          own.ask("a look at the store", [](c10d::Store& store) { return store.add(kAlive, 0); });
+      if (now != beats) seen = looked;
+      beats = now;
+    }
+    if (Clock::now() - seen > own.timeout + kHeartbeat) {
+      throw PeerError(str("rank ", rank(), ": rank 0 gave no sign of life for ",
+                          own.timeout.count() / 1000, " s"));
+    }
     std::this_thread::sleep_for(kPoll);
   }
-  const auto bytes = guarded(rank(), "a message from rank 0", [&] { return own.store->get(key); });
-  return {bytes.begin(), bytes.end()};
 }
 
 void Group::led(const std::function<void()>& work) {
@@ -239,30 +340,36 @@ void Group::led(const std::function<void()>& work) {
 
 bool Group::publish_failure(const Failure& failure) {
   if (!connections_) return true;
-  try {
-    if (connections_->store->add(kFailures, 1) != 1) return false;
-    const Json json = {
-        {"rank", failure.rank}, {"exit_code", failure.exit_code}, {"message", failure.message}};
-    connections_->store->set(kFailure,
-                             bytes_of(json.dump(-1, ' ', false, Json::error_handler_t::replace)));
-  } catch (const std::exception&) {
-    // Without a store nobody else can speak for this rank, so that it must speak itself.
-  }
-  return true;
+  const Json json = {
+      {"rank", failure.rank}, {"exit_code", failure.exit_code}, {"message", failure.message}};
+  const auto tell = [store = connections_->store,
+                     text = json.dump(-1, ' ', false, Json::error_handler_t::replace)] {
+    try {
+      if (store->add(kFailures, 1) != 1) return false;
+      store->set(kFailure, bytes_of(text));
+    } catch (const std::exception&) {
+      // Without a store nobody else can speak for this rank, so that it must speak itself.
+    }
+    return true;
+  };
+  return within(kStorePatience, tell).value_or(true);
 }
 
 std::optional<Failure> Group::first_failure(milliseconds patience) {
   if (!connections_) return std::nullopt;
-  try {
-    connections_->store->wait({kFailure}, patience);
-    const auto bytes = connections_->store->get(kFailure);
-    const auto json = Json::parse(bytes.begin(), bytes.end());
-    return Failure{.rank = json.at("rank").get<int64_t>(),
-                   .exit_code = json.at("exit_code").get<int>(),
-                   .message = json.at("message").get<std::string>()};
-  } catch (const std::exception&) {
-    return std::nullopt;  // nobody has said anything, or the store went away with its rank
-  }
+  const auto look = [store = connections_->store, patience]() -> std::optional<Failure> {
+    try {
+      store->wait({kFailure}, patience);
+      const auto bytes = store->get(kFailure);
+      const auto json = Json::parse(bytes.begin(), bytes.end());
+      return Failure{.rank = json.at("rank").get<int64_t>(),
+                     .exit_code = json.at("exit_code").get<int>(),
+                     .message = json.at("message").get<std::string>()};
+    } catch (const std::exception&) {
+      return std::nullopt;  // nobody has said anything, or the store went away with its rank
+    }
+  };
+  return within(patience + kStorePatience, look).value_or(std::nullopt);
 }
 
 void Group::note_progress() {

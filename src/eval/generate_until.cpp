@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/signals.h"
+
 namespace zebra {
 
 namespace {
@@ -98,6 +100,7 @@ std::vector<Ids> generate_until(CausalLm model, const Tokenizer& tokenizer,
   std::vector<Ids> answers(prompts.size());
   const auto size = static_cast<size_t>(options.batch_size);
   for (size_t first = 0; first < order.size(); first += size) {
+    throw_if_stopped("eval: generated answers");
     const size_t count = std::min(size, order.size() - first);
     std::vector<const Ids*> rows;
     for (size_t i = 0; i < count; ++i) rows.push_back(&prompts[order[first + i]]);

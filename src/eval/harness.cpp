@@ -11,6 +11,7 @@
 #include "eval/tasks/metrics.h"
 #include "eval/tasks/score.h"
 #include "eval/tasks/selection.h"
+#include "zebra/dist.h"
 #include "zebra/error.h"
 #include "zebra/tasks.h"
 
@@ -122,14 +123,26 @@ class Harness {
     return static_cast<int64_t>(document) % options_.shard_count == options_.shard_index;
   }
 
-  void answer(std::vector<LoadedTask>& tasks) {
-    int64_t tokens = 0, generated = 0;
-    for (const auto& task : tasks) {
-      tokens += count_tokens(task.encoded);
-      generated += static_cast<int64_t>(task.prompts.size());
+  // Other ranks' questions are left empty.
+  std::vector<Question> own_questions(const LoadedTask& task) const {
+    auto mine = task.encoded;
+    for (size_t i = 0; i < mine.size(); ++i) {
+      if (!is_mine(i)) mine[i].clear();
     }
-    tokens /= options_.shard_count;
-    if (tokens > 0) {
+    return mine;
+  }
+
+  void answer(std::vector<LoadedTask>& tasks) {
+    int64_t tokens = 0, generated = 0;  // of this rank
+    bool any_scored = false, any_generated = false;
+    for (const auto& task : tasks) {
+      tokens += count_tokens(own_questions(task));
+      for (size_t i = 0; i < task.prompts.size(); ++i) generated += is_mine(i) ? 1 : 0;
+      const bool generates = task.spec.kind == TaskKind::kGenerate;
+      (generates ? any_generated : any_scored) = true;
+    }
+    // A rank without documents takes part, too: answers are shared by all.
+    if (any_scored) {
       Progress progress("eval", tokens, /*tokens_per_step=*/1);
       int64_t done = 0;
       for (auto& task : tasks) {
@@ -137,8 +150,8 @@ class Harness {
       }
       progress.finish();
     }
-    if (generated == 0) return;
-    Progress progress("eval: generated answers", generated / options_.shard_count, 0);
+    if (!any_generated) return;
+    Progress progress("eval: generated answers", generated, 0);
     int64_t done = 0;
     for (auto& task : tasks) {
       if (task.spec.kind == TaskKind::kGenerate) generate(task, progress, done);
@@ -147,17 +160,13 @@ class Harness {
   }
 
   void score(LoadedTask& task, Progress& progress, int64_t& done) {
-    auto mine = task.encoded;
-    for (size_t i = 0; i < mine.size(); ++i) {
-      if (!is_mine(i)) mine[i].clear();
-    }
     ScoringOptions options;
     options.batch_size = options_.batch_size;
     options.on_tokens = [&](int64_t tokens) {
       done += tokens;
       progress.update(done, task.spec.name);
     };
-    auto scores = log_likelihoods(model_, mine, options);
+    auto scores = log_likelihoods(model_, own_questions(task), options);
     if (options_.shard_count > 1) share_scores(task, scores);
     task.answers.resize(scores.size());
     for (size_t i = 0; i < scores.size(); ++i) task.answers[i].scores = std::move(scores[i]);
@@ -300,6 +309,17 @@ class Harness {
 };
 
 }  // namespace
+
+void share_documents(TaskOptions& options, Group& group) {
+  if (group.size() == 1) return;
+  options.shard_index = group.rank();
+  options.shard_count = group.size();
+  options.sum_over_ranks = [&group](const at::Tensor& values) {
+    auto sums = values.clone();
+    group.all_reduce(sums).wait();
+    return sums;
+  };
+}
 
 const TaskMetric* TaskResult::find(const std::string& metric) const {
   const auto found = std::find_if(metrics.begin(), metrics.end(),

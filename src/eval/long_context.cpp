@@ -4,6 +4,7 @@
 #include <array>
 #include <cctype>
 
+#include "base/signals.h"
 #include "data/random.h"
 #include "data/stories.h"
 #include "eval/log_probs.h"
@@ -147,6 +148,11 @@ const Task& task_of(const std::string& name) {
                         nearest.empty() ? "" : str("; did you mean '", nearest, "'?")));
 }
 
+Material material_of(const std::string& task, double depth, uint64_t seed) {
+  Random random(mix_keys(seed, 1));
+  return task_of(task).make(random, depth);
+}
+
 // Sentences of generated stories, or words of a list, one after another.
 class Filler {
  public:
@@ -214,8 +220,7 @@ std::vector<std::string> long_context_tasks() {
 
 LongContextSample make_long_context_sample(const Tokenizer& tokenizer, const std::string& task,
                                            int64_t tokens, double depth, uint64_t seed) {
-  Random random(mix_keys(seed, 1));
-  const auto material = task_of(task).make(random, depth);
+  const auto material = material_of(task, depth, seed);
   const auto length = [&](const std::string& text) {
     return static_cast<int64_t>(tokenizer.encode(text).size());
   };
@@ -250,19 +255,52 @@ double contained_share(const std::string& text, const std::vector<std::string>& 
   return static_cast<double>(found) / static_cast<double>(answers.size());
 }
 
+namespace {
+
+struct Place {
+  double depth;
+  uint64_t seed;
+};
+Place place_of(const LongContextTest& test, int64_t sample, uint64_t seed) {
+  const auto last = static_cast<double>(test.samples - 1);
+  return {test.samples == 1 ? 0.5 : static_cast<double>(sample) / last, mix_keys(seed, sample)};
+}
+
+// Tokens of a test that are no text.
+int64_t reserved_tokens(const Tokenizer& tokenizer) {
+  return kAnswerTokens + (tokenizer.adds_bos() ? 1 : 0);
+}
+
+}  // namespace
+
+void check_long_context(const Tokenizer& tokenizer, const LongContextTest& test, uint64_t seed) {
+  int64_t least = 0;  // tokens of a text without any filling
+  for (int64_t i = 0; i < test.samples; ++i) {
+    const auto place = place_of(test, i, seed);
+    const auto text = compose(material_of(test.task, place.depth, place.seed), {}, 0);
+    least = std::max(least, static_cast<int64_t>(tokenizer.encode(text).size()));
+  }
+  const int64_t reserved = reserved_tokens(tokenizer);
+  if (least + reserved <= test.tokens) return;
+  throw ConfigError(str("long-context ", test.task, ": expected a length of at least ",
+                        least + reserved, " tokens, ", reserved, " of them for ",
+                        tokenizer.adds_bos() ? "BOS and the answer" : "the answer", ", got ",
+                        test.tokens));
+}
+
 LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
                                     const LongContextTest& test, const GenerateOptions& options) {
+  check_long_context(tokenizer, test, options.seed);
   auto settings = options;
   settings.max_new_tokens = kAnswerTokens;
-  const int64_t bos = tokenizer.adds_bos() ? 1 : 0;
   LongContextScore result{.task = test.task, .tokens = test.tokens, .score = 0, .by_depth = {}};
   for (int64_t i = 0; i < test.samples; ++i) {
-    const double depth =
-        test.samples == 1 ? 0.5 : static_cast<double>(i) / static_cast<double>(test.samples - 1);
+    throw_if_stopped("long context");
+    const auto place = place_of(test, i, options.seed);
     const auto sample = make_long_context_sample(
-        tokenizer, test.task, test.tokens - bos - kAnswerTokens, depth, mix_keys(options.seed, i));
+        tokenizer, test.task, test.tokens - reserved_tokens(tokenizer), place.depth, place.seed);
     auto ids = tokenizer.encode(sample.prompt);
-    if (bos == 1) ids.insert(ids.begin(), tokenizer.bos_id());
+    if (tokenizer.adds_bos()) ids.insert(ids.begin(), tokenizer.bos_id());
     TextStream stream(tokenizer, ids, {"\n"});
     generate_rows(model, {ids}, settings, [&](int64_t /*row*/, int64_t id) {
       stream.add(id);
@@ -324,6 +362,7 @@ std::vector<PositionLoss> loss_by_position(CausalLm model, const std::vector<int
   const torch::NoGradGuard no_grad;
   auto total = torch::zeros({length}, torch::kDouble);
   for (int64_t i = 0; i < count; ++i) {
+    throw_if_stopped("loss by position");
     std::vector<int64_t> row(ids.begin() + i * own, ids.begin() + (i + 1) * own);
     if (options.bos >= 0) row.insert(row.begin(), options.bos);
     check_vocabulary("text", torch::tensor(row, torch::kLong), model->options().vocab_size);

@@ -39,6 +39,9 @@ struct LongContextTest {
   int64_t tokens = 1024;  // of a text and its answer
   int64_t samples = 10;   // texts, their needles at evenly spread depths
 };
+// ConfigError for what score_long_context() would refuse: an unknown task, too few tokens.
+void check_long_context(const Tokenizer& tokenizer, const LongContextTest& test, uint64_t seed);
+
 LongContextScore score_long_context(CausalLm model, const Tokenizer& tokenizer,
                                     const LongContextTest& test, const GenerateOptions& options);
 

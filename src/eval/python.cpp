@@ -103,11 +103,19 @@ int64_t count_words(std::string_view text) {
   return gaps + 1;
 }
 
-std::string replace_all(std::string text, std::string_view from, std::string_view to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
-    text.replace(at, from.size(), to);
+// Nothing, as `from`, stands before every character and at the end.
+std::string replace_all(const std::string& text, std::string_view from, std::string_view to) {
+  std::string result;
+  size_t begin = 0;
+  for (size_t end = 0; (end = text.find(from, end)) != std::string::npos;) {
+    result.append(text, begin, end - begin).append(to);
+    begin = end + from.size();
+    end = begin;
+    if (!from.empty()) continue;
+    if (end == text.size()) break;
+    end += first_character(std::string_view(text).substr(end)).bytes;
   }
-  return text;
+  return result.append(text, begin);
 }
 
 // ---- literals and JSON --------------------------------------------------------------------------
@@ -115,6 +123,35 @@ std::string replace_all(std::string text, std::string_view from, std::string_vie
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kDeepest = 100;  // brackets within brackets
+
+// The value of the escape whose backslash is before `text`; returns its length, 0 where it is none.
+size_t read_escape(std::string_view text, std::string& value) {
+  static constexpr std::string_view kNames = "\\'\"abfnrtv", kValues = "\\'\"\a\b\f\n\r\t\v";
+  const char name = text.empty() ? 'N' : text[0];
+  if (name == 'N') return 0;  // characters by their names
+  if (name == '\n') return 1;
+  if (const auto plain = kNames.find(name); plain != std::string_view::npos) {
+    value += kValues[plain];
+    return 1;
+  }
+  const bool octal = name >= '0' && name <= '7';
+  if (!octal && name != 'x' && name != 'u' && name != 'U') {
+    value += {'\\', name};  // as Python keeps escapes that it does not know
+    return 1;
+  }
+  const size_t begin = octal ? 0 : 1, most = octal ? 3 : name == 'x' ? 2 : name == 'u' ? 4 : 8;
+  const auto digits = text.substr(begin, most);
+  uint32_t code = 0;
+  const auto* last =
+      std::from_chars(digits.data(), digits.data() + digits.size(), code, octal ? 8 : 16).ptr;
+  const auto used = static_cast<size_t>(last - digits.data());
+  if (!octal && used < most) return 0;
+  if (!utf8proc_codepoint_valid(static_cast<utf8proc_int32_t>(code))) return 0;
+  append(value, static_cast<utf8proc_int32_t>(code));
+  return begin + used;
+}
 
 class LiteralParser {
  public:
@@ -130,7 +167,7 @@ class LiteralParser {
  private:
   [[noreturn]] void fail(const char* expected) const {
     throw ConfigError(str(where_, ": expected a Python literal with ", expected, " at offset ", at_,
-                          ", got '", text_.substr(at_, 20), "'"));
+                          ", got '", excerpt(text_.substr(at_, 20)), "'"));
   }
   void skip() { at_ = text_.size() - python_lstrip(text_.substr(at_)).size(); }
   bool take(std::string_view word) {
@@ -141,6 +178,13 @@ class LiteralParser {
   }
 
   Json item() {
+    if (++depth_ > kDeepest) fail("at most 100 brackets in each other");
+    auto value = any();
+    --depth_;
+    return value;
+  }
+
+  Json any() {
     if (take("[")) return list(']');
     if (take("(")) return list(')');
     if (take("{")) return dict();
@@ -186,51 +230,35 @@ class LiteralParser {
   }
 
   Json string() {
-    const char quote = text_[at_++];
-    std::string value;
-    while (at_ < text_.size() && text_[at_] != quote) {
-      if (text_[at_] == '\\') {
-        escape(value);
-      } else {
-        value += text_[at_++];
-      }
-    }
-    if (at_ == text_.size()) fail("a closing quote");
-    ++at_;
-    return value;
-  }
-
-  void escape(std::string& value) {
-    static constexpr std::string_view kNames = "\\'\"abfnrtv", kValues = "\\'\"\a\b\f\n\r\t\v";
-    if (++at_ == text_.size()) fail("an escape");
-    const char name = text_[at_++];
-    if (name == '\n') return;
-    if (const auto plain = kNames.find(name); plain != std::string_view::npos) {
-      value += kValues[plain];
-    } else if (name == 'x' || name == 'u' || name == 'U') {
-      hexadecimal(value, name == 'x' ? 2 : name == 'u' ? 4 : 8);
-    } else {
-      value += {'\\', name};  // as Python keeps escapes that it does not know
-    }
-  }
-
-  void hexadecimal(std::string& value, size_t digits) {
-    int32_t code = 0;
-    const auto part = text_.substr(at_, digits);
-    const auto* last = part.data() + part.size();
-    if (part.size() < digits || std::from_chars(part.data(), last, code, 16).ptr != last) {
-      fail("hexadecimal digits");
-    }
-    append(value, code);
-    at_ += digits;
+    const auto value = python_string(text_, at_);
+    if (!value) fail(at_ == text_.size() ? "a closing quote" : "an escape");
+    return *value;
   }
 
   std::string_view text_;
   const std::string& where_;
   size_t at_ = 0;
+  int depth_ = 0;
 };
 
 }  // namespace
+
+std::optional<std::string> python_string(std::string_view text, size_t& at) {
+  const char quote = text[at++];
+  std::string value;
+  while (at < text.size() && text[at] != quote) {
+    if (text[at] != '\\') {
+      value += text[at++];
+      continue;
+    }
+    const auto used = read_escape(text.substr(at + 1), value);
+    if (used == 0) return std::nullopt;
+    at += 1 + used;
+  }
+  if (at == text.size()) return std::nullopt;
+  ++at;
+  return value;
+}
 
 Json parse_python_literal(std::string_view text, const std::string& where) {
   return LiteralParser(text, where).parse();
@@ -238,6 +266,15 @@ Json parse_python_literal(std::string_view text, const std::string& where) {
 
 std::string python_json_string(const std::string& text) {
   return Json(text).dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+}
+
+std::string excerpt(std::string_view text) {
+  constexpr size_t kShown = 200;
+  size_t end = std::min(text.size(), kShown);
+  while (end > 0 && end < text.size() && continues(text[end])) --end;
+  const std::string shown(text.substr(0, end));
+  return replace_all(replace_all(shown, "\n", "\\n"), "\r", "\\r") +
+         (end < text.size() ? "..." : "");
 }
 
 // ---- random.Random ------------------------------------------------------------------------------

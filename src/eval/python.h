@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,16 +21,23 @@ std::string python_lower(std::string_view text);  // code point by code point
 std::string python_upper(std::string_view text);
 std::string python_capitalize(std::string_view text);  // the first upper, the others lower
 int64_t count_words(std::string_view text);            // len(re.split(r"\s+", text))
-std::string replace_all(std::string text, std::string_view from, std::string_view to);
+std::string replace_all(const std::string& text, std::string_view from, std::string_view to);
 
 // ---- literals and JSON
 
+// The value of the string literal at text[at], where its quote is; `at` moves behind it. nullopt
+// where it is not closed (`at` is the text's end) or an escape is none (`at` is there).
+std::optional<std::string> python_string(std::string_view text, size_t& at);
+
 // A literal of strings, numbers, True, False, None, lists, tuples and dicts. ConfigError with
-// `where` for anything else.
+// `where` for anything else, and for more than 100 of them within each other.
 nlohmann::ordered_json parse_python_literal(std::string_view text, const std::string& where);
 
 // json.dumps of a string with its default ensure_ascii: "\u00e9" in place of é.
 std::string python_json_string(const std::string& text);
+
+// The beginning of a text on one line, for messages.
+std::string excerpt(std::string_view text);
 
 // ---- random.Random
 

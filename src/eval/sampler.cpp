@@ -13,7 +13,7 @@ namespace {
 // A token that is still in the running.
 struct Candidate {
   int64_t id;
-  double score;  // logit, later probability
+  double score;  // logit behind the greatest one, over the temperature; later probability
 };
 
 void keep_top_k(std::vector<Candidate>& candidates, int64_t k) {
@@ -26,10 +26,10 @@ void keep_top_k(std::vector<Candidate>& candidates, int64_t k) {
   std::erase_if(candidates, [&](const Candidate& c) { return c.score < last; });
 }
 
+// Scores are at most 0, and one is.
 void softmax(std::vector<Candidate>& candidates) {
-  double most = candidates.front().score, total = 0;
-  for (const auto& candidate : candidates) most = std::max(most, candidate.score);
-  for (auto& candidate : candidates) total += candidate.score = std::exp(candidate.score - most);
+  double total = 0;
+  for (auto& candidate : candidates) total += candidate.score = std::exp(candidate.score);
   for (auto& candidate : candidates) candidate.score /= total;
 }
 
@@ -121,10 +121,12 @@ Distribution Sampler::distribution(const at::Tensor& logits) const {
     const auto best = std::max_element(scores.begin(), scores.end());
     return {.ids = {best - scores.begin()}, .probabilities = {1.0}};
   }
+  // The greatest is taken off before the division, which a small temperature lets overflow.
+  const double most = *std::max_element(scores.begin(), scores.end());
   std::vector<Candidate> candidates;
   candidates.reserve(scores.size());
   for (size_t id = 0; id < scores.size(); ++id) {
-    candidates.push_back({static_cast<int64_t>(id), scores[id] / options_.temperature});
+    candidates.push_back({static_cast<int64_t>(id), (scores[id] - most) / options_.temperature});
   }
   keep_top_k(candidates, options_.top_k);
   softmax(candidates);

@@ -13,7 +13,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json number(double value) { return std::isfinite(value) ? Json(value) : Json("nan"); }
+// JSON has no numbers that are not finite: they are texts.
+Json number(double value) {
+  if (std::isfinite(value)) return value;
+  return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+}
 
 Json numbers_of(const TaskResult& result) {
   Json json = {{"name", result.name}, {"alias", result.alias}, {"sample_len", result.documents}};

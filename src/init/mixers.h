@@ -36,7 +36,7 @@ AttentionWeights weights_of(const AttentionImpl& attention);
 // [W_K; W_V] of all key/value heads that the MLA will have, in float32 or float64: (2 * G * H, D).
 at::Tensor stacked_kv(const AttentionWeights& base, int64_t base_kv_heads, int64_t kv_heads);
 
-// ConfigError unless the base layer's heads can become this MLA.
-void check_mla(const AttentionWeights& base, const MlaOptions& options, int64_t base_kv_heads);
+// ConfigError unless heads of this width, of which so many are keys', can become this MLA by SVD.
+void check_mla(const MlaOptions& options, int64_t base_head_dim, int64_t base_kv_heads);
 
 }  // namespace zebra

@@ -70,12 +70,8 @@ void require_shape(const char* name, const at::Tensor& weight, at::IntArrayRef e
 
 }  // namespace
 
-void check_mla(const AttentionWeights& base, const MlaOptions& o, int64_t base_kv_heads) {
-  const int64_t D = o.hidden_size, N = o.num_heads, H = base.q.size(0) / N;
-  require_shape("q", base.q, {N * H, D});
-  require_shape("k", base.k, {base_kv_heads * H, D});
-  require_shape("v", base.v, {base_kv_heads * H, D});
-  require_shape("o", base.o, {D, N * H});
+void check_mla(const MlaOptions& o, int64_t base_head_dim, int64_t base_kv_heads) {
+  const int64_t D = o.hidden_size, N = o.num_heads, H = base_head_dim;
   if (o.num_kv_heads % base_kv_heads != 0) {
     throw ConfigError(str("mla.num_kv_heads: expected a multiple of the base's ", base_kv_heads,
                           ", got ", o.num_kv_heads));
@@ -111,7 +107,12 @@ at::Tensor stacked_kv(const AttentionWeights& base, int64_t base_kv_heads, int64
 
 MlaInit init_mla(const AttentionWeights& base, const MlaOptions& options, int64_t base_kv_heads) {
   const at::NoGradGuard no_grad;
-  check_mla(base, options, base_kv_heads);
+  const int64_t D = options.hidden_size, N = options.num_heads, H = base.q.size(0) / N;
+  require_shape("q", base.q, {N * H, D});
+  require_shape("k", base.k, {base_kv_heads * H, D});
+  require_shape("v", base.v, {base_kv_heads * H, D});
+  require_shape("o", base.o, {D, N * H});
+  check_mla(options, H, base_kv_heads);
   const auto dtype = base.q.scalar_type();
   const at::Tensor q = widened(base.q);                                         // (N * H, D)
   const at::Tensor kv = stacked_kv(base, base_kv_heads, options.num_kv_heads);  // (2 * G * H, D)

@@ -15,6 +15,7 @@
 #include "io/checkpoint_files.h"
 #include "io/checkpoint_read.h"
 #include "io/safetensors_header.h"
+#include "io/shard_image.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -39,9 +40,9 @@ void remove_leftovers(const fs::path& folder) {
   for (const fs::path& path : leftovers) fs::remove_all(path);
 }
 
-std::string state_text(const Checkpoint& checkpoint) {
+std::string state_text(const std::map<std::string, std::string>& state) {
   try {
-    return json(checkpoint.state).dump(2) + "\n";
+    return json(state).dump(2) + "\n";
   } catch (const json::exception&) {
     throw std::invalid_argument("checkpoint state: expected text in UTF-8");
   }
@@ -53,12 +54,14 @@ bool permanent(int64_t step, int64_t keep_every) {
 }
 
 // Which of the `others` go once `step` is committed. Later ones belong to a future that was given
-// up (damaged, or not resumed from): left in place they would be taken for the newest.
+// up (damaged, or not resumed from): left in place they would be taken for the newest. Damaged ones
+// must not stand in the way of a good one either.
 std::vector<CheckpointEntry> outdated(const std::vector<CheckpointEntry>& others, int64_t step,
-                                      const CheckpointOptions& options) {
+                                      const CheckpointOptions& options,
+                                      const std::set<std::string>& damaged) {
   std::vector<CheckpointEntry> earlier, result;
   for (const auto& other : others) {
-    if (other.step >= step) {
+    if (other.step >= step || damaged.contains(folder_name(other))) {
       result.push_back(other);
     } else if (!permanent(other.step, options.keep_every)) {
       earlier.push_back(other);
@@ -68,35 +71,6 @@ std::vector<CheckpointEntry> outdated(const std::vector<CheckpointEntry>& others
   const size_t surplus = earlier.size() > room ? earlier.size() - room : 0;
   result.insert(result.end(), earlier.begin(), earlier.begin() + static_cast<int64_t>(surplus));
   return result;
-}
-
-// What a rank says of the shard that it wrote: {"bytes", "xxh3", "pieces": [...]}, or {"error"}.
-json write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces) {
-  NamedInfos infos;
-  json told = json::array();
-  for (const auto& piece : pieces) {
-    const auto dtype = piece.values.scalar_type();
-    infos.push_back(
-        {piece_key(piece.name, piece.begin), {.dtype = dtype, .shape = {piece.values.numel()}}});
-    told.push_back({piece.name, dtype_name(dtype, piece.name), piece.shape, piece.begin,
-                    piece.begin + piece.values.numel()});
-  }
-  OutputFile file(path);
-  Hasher hasher;
-  uint64_t bytes = 0;
-  const auto put = [&](const void* data, size_t count) {
-    file.write(data, count);
-    hasher.add_bytes(data, count);
-    bytes += count;
-  };
-  const std::string header = make_safetensors_header(infos, {{"format", "pt"}});
-  put(header.data(), header.size());
-  for (const auto& piece : pieces) {
-    const at::Tensor values = piece.values.to(at::kCPU).contiguous();
-    put(values.data_ptr(), values.nbytes());
-  }
-  file.commit();
-  return {{"bytes", bytes}, {"xxh3", hex16(hasher.value())}, {"pieces", std::move(told)}};
 }
 
 // The pieces of a tensor must lie one after another without a gap.
@@ -223,7 +197,10 @@ std::vector<std::string> RankExchange::operator()(const std::string& text) const
 
 CheckpointStore::CheckpointStore(fs::path folder, const CheckpointOptions& options,
                                  RankExchange ranks)
-    : folder_(std::move(folder)), options_(options), ranks_(std::move(ranks)) {
+    : folder_(std::move(folder)),
+      options_(options),
+      ranks_(std::move(ranks)),
+      shard_(std::make_unique<ShardImage>()) {
   if (options.keep < 1) {
     throw ConfigError(str("checkpoint.keep: expected at least 1, got ", options.keep));
   }
@@ -233,7 +210,8 @@ CheckpointStore::~CheckpointStore() {
   try {
     wait();
   } catch (const std::exception& error) {
-    log_warning(error.what());
+    // Where several ranks come to an end, the one that failed first tells why.
+    if (ranks_.world == 1 || std::uncaught_exceptions() == 0) log_warning(error.what());
   }
 }
 
@@ -252,33 +230,26 @@ void CheckpointStore::poll() {
 
 void CheckpointStore::save(const Checkpoint& checkpoint) {
   wait();
-  if (!options_.asynchronous) return write(checkpoint);
-  Checkpoint copy{
-      .step = checkpoint.step, .pieces = snapshot(checkpoint.pieces), .state = checkpoint.state};
-  writing_ = std::async(std::launch::async, [this, copy = std::move(copy)] {
-    lower_priority();
-    write(copy);
-  });
-}
-
-// Into the same memory each time: fresh pages would cost more than the copy.
-std::vector<TensorPiece> CheckpointStore::snapshot(const std::vector<TensorPiece>& pieces) {
-  buffers_.resize(pieces.size());
-  std::vector<TensorPiece> copies = pieces;
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const at::Tensor& values = pieces[i].values;
-    at::Tensor& buffer = buffers_[i];
-    if (!buffer.defined() || buffer.numel() != values.numel() || buffer.dtype() != values.dtype()) {
-      buffer = torch::empty({values.numel()},
-                            values.options().device(at::kCPU).pinned_memory(values.is_cuda()));
-    }
-    buffer.copy_(values);
-    copies[i].values = buffer;
+  std::exception_ptr failure;  // told to the other ranks, which wait for this one
+  try {
+    shard_->take(checkpoint.pieces);
+  } catch (...) {
+    failure = std::current_exception();
   }
-  return copies;
+  if (!options_.asynchronous) {
+    write(checkpoint.step, checkpoint.state, failure);
+    *shard_ = ShardImage();  // who does not save in the background would rather have the memory
+    return;
+  }
+  writing_ = std::async(std::launch::async,
+                        [this, step = checkpoint.step, state = checkpoint.state, failure] {
+                          lower_priority();
+                          write(step, state, failure);
+                        });
 }
 
-void CheckpointStore::write(const Checkpoint& checkpoint) const {
+void CheckpointStore::write(int64_t step, const std::map<std::string, std::string>& state,
+                            const std::exception_ptr& failure) const {
   const bool first = ranks_.rank == 0;
   std::vector<CheckpointEntry> others;
   const auto begin = [&]() -> std::string {
@@ -286,7 +257,7 @@ void CheckpointStore::write(const Checkpoint& checkpoint) const {
     make_folders(folder_);
     remove_leftovers(folder_);
     others = committed_entries(folder_);
-    CheckpointEntry entry{.step = checkpoint.step};
+    CheckpointEntry entry{.step = step};
     for (const auto& other : others) {
       if (other.step == entry.step) entry.revision = other.revision + 1;
     }
@@ -297,17 +268,18 @@ void CheckpointStore::write(const Checkpoint& checkpoint) const {
   const fs::path temporary = folder_ / (kTemporary + name);
   try {
     const auto shards = together(ranks_, folder_, [&] {
+      if (failure) std::rethrow_exception(failure);
       const auto file = shard_file(ranks_.rank, ranks_.world);
-      return write_shard(temporary / file, checkpoint.pieces).dump();
+      return shard_->write(temporary / file).dump();
     });
     together(ranks_, folder_, [&]() -> std::string {
       if (!first) return "";
       std::vector<json> told;
       for (const auto& text : shards) told.push_back(json::parse(text));
-      write_manifest(temporary, merge(told, checkpoint.step), state_text(checkpoint));
+      write_manifest(temporary, merge(told, step), state_text(state));
       fs::rename(temporary, folder_ / name);  // the commit
       fsync_folder(folder_);
-      for (const auto& entry : outdated(others, checkpoint.step, options_)) {
+      for (const auto& entry : outdated(others, step, options_, damaged_)) {
         remove_committed(folder_, entry);
       }
       return "";
@@ -319,7 +291,7 @@ void CheckpointStore::write(const Checkpoint& checkpoint) const {
   }
 }
 
-std::optional<SavedCheckpoint> CheckpointStore::load_newest() const {
+std::optional<SavedCheckpoint> CheckpointStore::load_newest() {
   const auto list = together(ranks_, folder_, [&] {
     std::string names;
     for (const auto& entry : committed_entries(folder_)) names += folder_name(entry) + "\n";
@@ -345,6 +317,7 @@ std::optional<SavedCheckpoint> CheckpointStore::load_newest() const {
       if (damage.empty()) damage = told;
     }
     if (damage.empty()) return opened;
+    damaged_.insert(*name);
     if (ranks_.rank == 0) {
       log_warning(str(folder.string(), ": damaged checkpoint passed over: ", damage));
     }

@@ -72,10 +72,12 @@ uint64_t hash_parameters(const std::vector<Trainee>& trainees) {
   return hasher.value();
 }
 
-int64_t any_of(const RankExchange& ranks, int64_t flags) {
-  if (ranks.world == 1) return flags;
-  int64_t all = 0;
-  for (const auto& text : ranks(std::to_string(flags))) all |= std::stoll(text);
+Requests any_of(const RankExchange& ranks, const Requests& own) {
+  Requests all;
+  for (const auto& text : ranks(str(own.flags, " ", own.stop_reason))) {
+    all.flags |= std::stoll(text);  // up to the blank
+    if (all.stop_reason.empty()) all.stop_reason = text.substr(text.find(' ') + 1);
+  }
   return all;
 }
 

@@ -15,8 +15,13 @@ using StepFunction = std::function<std::vector<Metrics>(int64_t step)>;
 // XXH3 of the bytes of every parameter, in the order of their names.
 uint64_t hash_parameters(const std::vector<Trainee>& trainees);
 
-// Bitwise or of every rank's flags.
-int64_t any_of(const RankExchange& ranks, int64_t flags);
+// What is asked of a job between two steps, and why it shall stop: "" when it shall not.
+struct Requests {
+  int64_t flags = 0;
+  std::string stop_reason;
+};
+// Bitwise or of every rank's flags, and the reason of the first rank that has one.
+Requests any_of(const RankExchange& ranks, const Requests& own);
 
 // Tells a broken run from a broken machine, and finds the rank that differs. Every rank calls the
 // same functions at the same steps.

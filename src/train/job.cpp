@@ -6,6 +6,9 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "eval/tasks/documents.h"
+#include "eval/tasks/selection.h"
+#include "init/mixers.h"
 #include "train/block_runner.h"
 #include "zebra/convert.h"
 #include "zebra/error.h"
@@ -26,10 +29,11 @@ at::Device parse_device(const std::string& name) {
 }
 
 at::ScalarType parse_dtype(const std::string& name) {
+  if (name == "fp64") return at::kDouble;
   if (name == "fp32") return at::kFloat;
   if (name == "bf16") return at::kBFloat16;
   if (name == "fp16") return at::kHalf;
-  throw ConfigError(str("dtype: expected fp32, bf16 or fp16, got ", name));
+  throw ConfigError(str("dtype: expected fp32, bf16, fp16 or fp64, got ", name));
 }
 
 at::Device device_of_rank(const std::string& name, const RankInfo& rank) {
@@ -71,14 +75,83 @@ const Tokenizer& Job::tokenizer() {
   return *tokenizer_;
 }
 
+bool Job::has_teacher() const {
+  return recipe.teacher && input(recipe.teacher->model) != base_folder();
+}
+
+void Job::check_teacher() {
+  if (!recipe.teacher) return;
+  const auto path = input(recipe.teacher->model);
+  const int64_t wanted =
+      recipe.base ? read_model_options(base_folder()).vocab_size : tokenizer().vocab_size();
+  const int64_t got = read_model_options(path).vocab_size;
+  if (got == wanted) return;
+  throw ConfigError(str("teacher ", path.string(), ": vocabulary: expected ", wanted,
+                        " entries as in the base, got ", got));
+}
+
+ModelOptions Job::base_options() const {
+  return base_.is_empty() ? read_model_options(base_folder()) : base_->options();
+}
+
+void Job::check_base() const {
+  if (!recipe.base) return;
+  const auto base = base_options();
+  const int64_t T = recipe.data.sequence_length, most = base.max_position_embeddings;
+  if (T > most) {
+    throw ConfigError(
+        str("data.sequence_length: expected at most the base's ", most, " positions, got ", T));
+  }
+  if (!recipe.hybrid) return;
+  auto options = hybrid_shape(base, *recipe.hybrid);
+  options.layers = hybrid_layers(recipe.hybrid->mla_layers);
+  const auto& shape = recipe.hybrid->mla;
+  if (shape.q_energy || shape.kv_energy) return;  // its ranks come from the base's weights
+  options.validate();
+  if (recipe.init.mla != InitOptions::Mla::kSvd || !needs_student(MixerKind::kMla)) return;
+  try {
+    check_mla(options.mla, base.head_dim, base.num_kv_heads);
+  } catch (const ConfigError& error) {
+    throw ConfigError(str("hybrid.", error.what()));
+  }
+}
+
+std::vector<std::string> Job::eval_tasks() const {
+  std::vector<std::string> tasks;
+  for (const auto& task : recipe.eval.tasks) {
+    const bool file = task.ends_with(".yaml") || task.ends_with(".yml");
+    tasks.push_back(file ? input(task).string() : task);
+  }
+  return tasks;
+}
+
+std::string Job::eval_data() const {
+  return input(recipe.eval.data.empty() ? "." : recipe.eval.data).string();
+}
+
+void Job::check_eval() const {
+  if (!recipe.eval.choices.empty()) read_multiple_choice(input(recipe.eval.choices).string());
+  if (recipe.eval.tasks.empty()) return;
+  for (const auto& task : select_tasks(eval_tasks()).tasks) {
+    read_rows(task, eval_data(), task.eval_split(), /*limit=*/1);
+    const bool has_examples = task.kind != TaskKind::kRolling && task.shots != 0;
+    if (has_examples && recipe.eval.fewshot.value_or(task.shots.value_or(0)) > 0) {
+      read_rows(task, eval_data(), task.fewshot_pool(), /*limit=*/1);
+    }
+  }
+}
+
 void Job::prepare(bool replace) {
+  check_teacher();
+  check_base();
+  check_eval();
   Prepared all;
   all.plans = plan_data(recipe, root_, tokenizer());
   const PrepareOptions options{.cache = data_cache(recipe, root_),
                                .replace = replace && recipe.data.cache.empty()};
-  Hasher hasher;
   const auto add = [&](const std::vector<PreparePlan>& plans,
                        std::vector<std::shared_ptr<const TokenStore>>& stores) {
+    Hasher hasher;
     for (const auto& plan : plans) {
       const auto source = zebra::prepare(plan, tokenizer(), options);
       stores.push_back(source.store);
@@ -87,13 +160,17 @@ void Job::prepare(bool replace) {
       log_info(str("prepared ", plan.source.path, ": ", source.documents, " documents, ",
                    source.tokens, " tokens, ", source.bad_records, " bad lines left out"));
     }
+    return hasher.value();
   };
-  add(all.plans.train, all.train);
-  add(all.plans.validation, all.validation);
-  add(all.plans.pairs, all.pairs);
-  add(all.plans.held_out_pairs, all.held_out_pairs);
-  all.hash = hasher.value();
+  all.train_hash = add(all.plans.train, all.train);
+  all.validation_hash = add(all.plans.validation, all.validation);
+  all.pairs_hash = add(all.plans.pairs, all.pairs);
+  all.held_out_pairs_hash = add(all.plans.held_out_pairs, all.held_out_pairs);
   prepared_ = std::move(all);
+  if (!group.leads()) return;  // what is too short, one rank tells for all
+  train_data();
+  validation_data();
+  if (recipe.stages.dpo) train_pairs();
 }
 
 const Job::Prepared& Job::prepared() {
@@ -198,16 +275,10 @@ CausalLm Job::base() {
 }
 
 CausalLm Job::teacher() {
-  if (!recipe.teacher || input(recipe.teacher->model) == base_folder()) return base();
+  if (!has_teacher()) return base();
   if (teacher_.is_empty()) {
-    const auto path = input(recipe.teacher->model);
-    const int64_t wanted = base()->options().vocab_size;
-    const int64_t got = read_model_options(path).vocab_size;
-    if (got != wanted) {
-      throw ConfigError(str("teacher ", path.string(), ": vocabulary: expected ", wanted,
-                            " entries as in the base, got ", got));
-    }
-    teacher_ = load(path);
+    check_teacher();
+    teacher_ = load(input(recipe.teacher->model));
     freeze(teacher_);
   }
   return teacher_;
@@ -262,8 +333,8 @@ ModelOptions Job::hybrid_options(const std::vector<MixerKind>& layers) {
   return options;
 }
 
-std::vector<MixerKind> Job::pure_layers(MixerKind kind) {
-  const int64_t L = base()->options().num_layers();
+std::vector<MixerKind> Job::pure_layers(MixerKind kind) const {
+  const int64_t L = base_options().num_layers();
   std::vector<MixerKind> layers(L, kind);
   for (const int64_t i : recipe.hybrid->attention_layers) {
     if (i >= L)
@@ -273,7 +344,7 @@ std::vector<MixerKind> Job::pure_layers(MixerKind kind) {
   return layers;
 }
 
-std::vector<MixerKind> Job::hybrid_layers(const std::vector<int64_t>& mla_layers) {
+std::vector<MixerKind> Job::hybrid_layers(const std::vector<int64_t>& mla_layers) const {
   auto layers = pure_layers(MixerKind::kMamba2);
   for (const int64_t i : mla_layers) {
     if (i >= static_cast<int64_t>(layers.size())) {
@@ -284,7 +355,7 @@ std::vector<MixerKind> Job::hybrid_layers(const std::vector<int64_t>& mla_layers
   return layers;
 }
 
-bool Job::needs_student(MixerKind kind) {
+bool Job::needs_student(MixerKind kind) const {
   if (recipe.hybrid->smart_count) return true;
   const auto layers = hybrid_layers(recipe.hybrid->mla_layers);
   return std::find(layers.begin(), layers.end(), kind) != layers.end();
@@ -307,12 +378,15 @@ void add_file(Hasher& hasher, const fs::path& path) {
   if (fs::is_regular_file(path)) hasher.add(hash_file(path));
 }
 
-void add_model(Hasher& hasher, const fs::path& folder) {
+// Of a folder what models and tokenizers are read from, whatever else lies beside it.
+void add_model(Hasher& hasher, const fs::path& path) {
+  if (!fs::is_directory(path)) return add_file(hasher, path);
   std::vector<fs::path> files;
-  if (fs::is_directory(folder)) {
-    for (const auto& entry : fs::directory_iterator(folder)) files.push_back(entry.path());
-  } else {
-    files.push_back(folder);
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const auto kind = entry.path().extension();
+    const bool read =
+        kind == ".safetensors" || kind == ".json" || kind == ".model" || kind == ".jinja";
+    if (read) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   for (const auto& file : files) add_file(hasher, file);
@@ -320,23 +394,36 @@ void add_model(Hasher& hasher, const fs::path& folder) {
 
 }  // namespace
 
-uint64_t Job::inputs_hash() {
+uint64_t Job::inputs_hash(const std::string& stage) {
+  const auto& all = prepared();
   Hasher hasher;
-  if (recipe.base) add_model(hasher, input(recipe.base->model));
-  if (recipe.teacher) add_model(hasher, input(recipe.teacher->model));
-  if (recipe.new_model) add_model(hasher, input(recipe.new_model->tokenizer));
-  hasher.add(prepared().hash);
-  if (!recipe.eval.choices.empty()) {
-    for (const auto& path : matching(input(recipe.eval.choices))) add_file(hasher, path);
+  if (stage == "pretrain") {
+    add_model(hasher, input(recipe.new_model->tokenizer));
+    hasher.add(all.train_hash);
+  } else if (stage == "init") {
+    add_model(hasher, input(recipe.base->model));
+    hasher.add(all.train_hash);
+  } else if (stage == "distill" && has_teacher()) {
+    add_model(hasher, input(recipe.teacher->model));
+  } else if (stage == "dpo") {
+    hasher.add(all.pairs_hash);
+  } else if (stage == "eval") {
+    hasher.add(all.validation_hash);
+    hasher.add(all.held_out_pairs_hash);
+    for (const auto& file : eval_files()) add_file(hasher, file);
   }
   return hasher.value();
 }
 
-uint64_t Job::with_task_files(uint64_t key) const {
-  if (recipe.eval.tasks.empty()) return key;
+std::vector<fs::path> Job::eval_files() const {
   std::vector<fs::path> files;
-  for (const auto& task : recipe.eval.tasks) {
-    if (fs::is_regular_file(input(task))) files.push_back(input(task));
+  if (!recipe.eval.choices.empty()) files = matching(input(recipe.eval.choices));
+  if (recipe.eval.tasks.empty()) return files;
+  for (const auto& task : select_tasks(eval_tasks()).tasks) {
+    for (const auto& [split, file] : task.files) files.push_back(file);
+  }
+  for (const auto& task : eval_tasks()) {
+    if (fs::is_regular_file(task)) files.push_back(task);
   }
   const auto data = input(recipe.eval.data);
   if (!recipe.eval.data.empty() && fs::is_directory(data)) {
@@ -345,10 +432,7 @@ uint64_t Job::with_task_files(uint64_t key) const {
     }
   }
   std::sort(files.begin(), files.end());
-  Hasher hasher;
-  hasher.add(key);
-  for (const auto& file : files) add_file(hasher, file);
-  return hasher.value();
+  return files;
 }
 
 }  // namespace zebra

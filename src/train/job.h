@@ -54,9 +54,14 @@ class Job {
 
   std::filesystem::path input(const std::string& path) const;  // relative paths start at the root
 
-  // Makes all text and pairs of the recipe into tokens, once; later calls find them done.
-  // `replace`: tokens in the run folder that were made from something else are made again, not
-  // refused.
+  // What eval runs: names of tasks and paths of YAML files, and the folder of their rows.
+  std::vector<std::string> eval_tasks() const;
+  std::string eval_data() const;
+
+  // What needs no model to be loaded: refuses a teacher, a hybrid's shape or files of the eval
+  // stage that will not do, makes all text and pairs of the recipe into tokens, once (later calls
+  // find them done), and refuses what is too short. `replace`: tokens in the run folder that were
+  // made from something else are made again, not refused.
   void prepare(bool replace);
 
   // Loaded when first asked for, then kept.
@@ -83,26 +88,30 @@ class Job {
 
   // Options of a hybrid of the base with these kinds of layers.
   ModelOptions hybrid_options(const std::vector<MixerKind>& layers);
-  std::vector<MixerKind> pure_layers(
-      MixerKind kind);  // `kind` everywhere but at the recipe's attention layers
-  std::vector<MixerKind> hybrid_layers(const std::vector<int64_t>& mla_layers);
-  bool needs_student(
-      MixerKind kind);  // whether any layer of the hybrid can come from this pure student
+  // `kind` everywhere but at the recipe's attention layers.
+  std::vector<MixerKind> pure_layers(MixerKind kind) const;
+  std::vector<MixerKind> hybrid_layers(const std::vector<int64_t>& mla_layers) const;
+  // Whether any layer of the hybrid can come from this pure student.
+  bool needs_student(MixerKind kind) const;
 
   std::filesystem::path base_folder() const;
-  // Hash of every file that the recipe names: base, teacher, tokenizer, text, pairs.
-  uint64_t inputs_hash();
-  // Hash of `key` and of the files that the eval stage's tasks read, which no other stage does.
-  uint64_t with_task_files(uint64_t key) const;
+  // Hash of the files that the recipe names and this stage is the first to read.
+  uint64_t inputs_hash(const std::string& stage);
 
  private:
   // The recipe's data as they are prepared; each store belongs to the plan at its place.
   struct Prepared {
     DataPlans plans;
     std::vector<std::shared_ptr<const TokenStore>> train, validation, pairs, held_out_pairs;
-    uint64_t hash = 0;  // of all texts
+    uint64_t train_hash = 0, validation_hash = 0, pairs_hash = 0, held_out_pairs_hash = 0;
   };
   const Prepared& prepared();
+  bool has_teacher() const;  // another than the base
+  void check_teacher();
+  ModelOptions base_options() const;
+  void check_base() const;                                // that sequences and the hybrid fit it
+  std::vector<std::filesystem::path> eval_files() const;  // choices, and what tasks read
+  void check_eval() const;  // that choices, tasks and the first rows of these can be read
   PreferenceDataset preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores);
 
   std::unique_ptr<RunFolder> folder_;
@@ -118,7 +127,7 @@ at::Device parse_device(
     const std::string& name);  // cpu, cuda, cuda:N; ConfigError when there is none
 // The same for a rank among several on a machine: cuda becomes cuda:LOCAL_RANK.
 at::Device device_of_rank(const std::string& name, const RankInfo& rank);
-at::ScalarType parse_dtype(const std::string& name);  // fp32, bf16, fp16
+at::ScalarType parse_dtype(const std::string& name);  // fp64, fp32, bf16, fp16
 
 // The recipe's shape of MLA and Mamba2 layers over a base Llama.
 ModelOptions hybrid_shape(const ModelOptions& base, const HybridRecipe& hybrid);

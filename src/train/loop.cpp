@@ -155,7 +155,7 @@ class LoopState {
 
   // What signals, the time limit and rank 0's clock ask for. An error of a checkpoint that was
   // being written is thrown here.
-  int64_t requests() {
+  Requests requests() {
     store_.poll();
     const auto& recipe = job_.recipe.checkpoint;
     const bool late = recipe.every_minutes > 0 && job_.ranks.rank == 0 &&
@@ -163,8 +163,10 @@ class LoopState {
     const bool due = recipe.every_steps > 0 && step % recipe.every_steps == 0;
     const bool permanent = recipe.keep_every > 0 && step % recipe.keep_every == 0;
     const bool save = take_save_request() || late || due || permanent;
-    return any_of(job_.ranks, (stop_requested() ? kStop : 0) | (save ? kSave : 0) |
-                                  (take_trace_request() ? kTrace : 0));
+    const bool stop = stop_requested();
+    const int64_t flags =
+        (stop ? kStop : 0) | (save ? kSave : 0) | (take_trace_request() ? kTrace : 0);
+    return any_of(job_.ranks, {.flags = flags, .stop_reason = stop ? stop_reason() : ""});
   }
 
   double seconds() const { return seconds_before_ + since_start_.seconds(); }
@@ -275,13 +277,13 @@ double run_loop(Job& job, const LoopPlan& plan, std::vector<Trainee>& trainees,
                    " s after the start; memory: ", memory_text(job, state.optimizers())));
     }
     job.group.note_progress();
-    const int64_t asked = state.requests();
-    trace = (asked & kTrace) != 0;
-    if ((asked & kSave) != 0) state.save();
-    if ((asked & kStop) == 0) continue;
+    const auto asked = state.requests();
+    trace = (asked.flags & kTrace) != 0;
+    if ((asked.flags & kSave) != 0) state.save();
+    if ((asked.flags & kStop) == 0) continue;
     state.save_and_wait();
-    throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ", stop_reason(),
-                           ", checkpoint saved"));
+    throw StoppedError(str(plan.stage, ": stopped after step ", state.step, " by ",
+                           asked.stop_reason, ", checkpoint saved"));
   }
   state.finish();
   if (progress) progress->finish();

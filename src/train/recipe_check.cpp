@@ -335,8 +335,8 @@ void check_running(const Recipe& recipe, const Rules& rules) {
 
 void check_machine(const Recipe& recipe, const Rules& rules) {
   rules.expect(is_device(recipe.device), "device", "cpu, cuda or cuda:N", recipe.device);
-  rules.expect(recipe.dtype == "fp32" || recipe.dtype == "bf16", "dtype", "fp32 or bf16",
-               recipe.dtype);
+  rules.expect(recipe.dtype == "fp32" || recipe.dtype == "bf16" || recipe.dtype == "fp64", "dtype",
+               "fp32, bf16 or fp64", recipe.dtype);
   rules.at_least<int64_t>("threads", recipe.threads, 0);
 }
 
@@ -366,12 +366,12 @@ void check_stages(const Recipe& recipe, const Rules& rules) {
 }
 
 void check_tasks(const EvalRecipe& eval, const Rules& rules) {
-  static const std::vector<std::string> models = {"base",     "init",    "ild",
+  static const std::vector<std::string> models = {"all",      "base",    "init", "ild",
                                                   "composed", "distill", "dpo"};
   for (size_t i = 0; i < eval.at.size(); ++i) {
     const bool known = std::find(models.begin(), models.end(), eval.at[i]) != models.end();
     rules.expect(known, join_key("at", std::to_string(i)),
-                 "base, init, ild, composed, distill or dpo", eval.at[i]);
+                 "all, base, init, ild, composed, distill or dpo", eval.at[i]);
   }
   const auto names = task_names();
   for (size_t i = 0; i < eval.tasks.size(); ++i) {

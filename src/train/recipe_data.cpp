@@ -23,14 +23,19 @@ bool needs_template(const std::vector<DataSource>& sources) {
   return false;
 }
 
-// The name of the template; empty when none is recognised and none may be needed.
-std::string template_name(const Recipe& recipe, const fs::path& root, const Tokenizer& tokenizer) {
-  if (recipe.data.chat_template != "auto") return recipe.data.chat_template;
+struct TemplateChoice {
+  std::string name;     // empty when none is recognised and none may be needed
+  std::string missing;  // why it is empty
+};
+
+TemplateChoice choose_template(const Recipe& recipe, const fs::path& root,
+                               const Tokenizer& tokenizer) {
+  if (recipe.data.chat_template != "auto") return {recipe.data.chat_template, ""};
   try {
-    return ChatTemplate::of_folder(tokenizer_path(recipe, root), tokenizer).name();
-  } catch (const ConfigError&) {
+    return {ChatTemplate::of_folder(tokenizer_path(recipe, root), tokenizer).name(), ""};
+  } catch (const ConfigError& error) {
     if (needs_template(recipe.data.train) || needs_template(recipe.data.validation)) throw;
-    return "";  // string prompts go without; a list of messages will be refused by its line
+    return {"", error.what()};  // string prompts go without; a list of messages will be refused
   }
 }
 
@@ -91,7 +96,8 @@ std::vector<const PreparePlan*> DataPlans::all() const {
 DataPlans plan_data(const Recipe& recipe, const fs::path& root, const Tokenizer& tokenizer) {
   const auto& data = recipe.data;
   auto documents = document_options(train_options(data));
-  documents.chat_template = template_name(recipe, root, tokenizer);
+  const auto chosen = choose_template(recipe, root, tokenizer);
+  documents.chat_template = chosen.name;
   documents.bad_lines = data.bad_lines;
   auto held_out = documents;
   DataPlans plans;
@@ -110,6 +116,9 @@ DataPlans plan_data(const Recipe& recipe, const fs::path& root, const Tokenizer&
     pairs.bad_lines = data.bad_lines;
     plans.pairs = pair_plans("pairs", recipe.stages.dpo->train, pairs, root);
     plans.held_out_pairs = pair_plans("pairs", recipe.stages.dpo->validation, pairs, root);
+  }
+  for (auto* list : {&plans.train, &plans.validation, &plans.pairs, &plans.held_out_pairs}) {
+    for (auto& plan : *list) plan.no_template = chosen.missing;
   }
   return plans;
 }

@@ -165,11 +165,14 @@ std::string layers_section(const Summary& summary) {
 
 // Bytes of a whole sequence, states included, which the share of the KV cache leaves out.
 std::string sequence_table(const CacheSummary& cache) {
-  if (!cache.bytes_per_token || !cache.bytes_per_sequence || !cache.base_bytes_per_token) return "";
+  if (!cache.bytes_per_sequence || !cache.max_tokens) return "";
+  std::vector<int64_t> lengths;
+  for (int64_t tokens = 256; tokens < *cache.max_tokens; tokens *= 8) lengths.push_back(tokens);
+  lengths.push_back(*cache.max_tokens);
   SummaryTable table;
   table.columns = {"tokens of\na sequence", "base,\nbytes", "hybrid,\nbytes", "of that\nstates",
                    "share"};
-  for (const int64_t tokens : {256, 2048, 16384, 131072}) {
+  for (const int64_t tokens : lengths) {
     const auto base = static_cast<double>(*cache.base_bytes_per_token * tokens);
     const auto state = static_cast<double>(*cache.bytes_per_sequence);
     const double hybrid = static_cast<double>(*cache.bytes_per_token * tokens) + state;
@@ -181,17 +184,17 @@ std::string sequence_table(const CacheSummary& cache) {
 
 std::string cache_section(const Summary& summary) {
   const auto& cache = summary.cache;
-  if (!cache.kv_values_per_token || !cache.base_kv_values_per_token) return "";
-  const auto base = static_cast<double>(*cache.base_kv_values_per_token);
-  const auto hybrid = static_cast<double>(*cache.kv_values_per_token);
-  const auto text = [](double values) { return short_number(values) + " values a token"; };
+  if (!cache.bytes_per_token || !cache.base_bytes_per_token) return "";
+  const auto base = static_cast<double>(*cache.base_bytes_per_token);
+  const auto hybrid = static_cast<double>(*cache.bytes_per_token);
+  const auto text = [](double bytes) { return short_number(bytes) + " bytes a token"; };
   auto mine = text(hybrid);
   if (cache.kv_share) mine += ", " + percent(*cache.kv_share, 2);
-  std::string about = "Values that a cache keeps for every token of a sequence";
-  if (cache.state_values_per_sequence) {
+  std::string about = "Bytes that a cache keeps for every token of a sequence, in bf16";
+  if (cache.bytes_per_sequence && *cache.bytes_per_sequence > 0) {
     about += str("; the hybrid also keeps ",
-                 short_number(static_cast<double>(*cache.state_values_per_sequence)),
-                 " state values a sequence, whatever its length");
+                 short_number(static_cast<double>(*cache.bytes_per_sequence)),
+                 " bytes of states (SSM states in fp32), whatever the length");
   }
   return heading("Cache", about + ".") + "<div class=\"lone\">" +
          bar_chart({{.label = "base", .text = text(base), .css_class = "attention", .value = base},

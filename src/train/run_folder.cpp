@@ -10,7 +10,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
+#include "io/checkpoint_files.h"
 #include "zebra/checkpoint.h"
 #include "zebra/error.h"
 
@@ -25,6 +27,18 @@ std::string who_am_i() {
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   return str("process ", ::getpid(), " on host ", host.data(), "\n");
+}
+
+// {"mla/model.safetensors": {"bytes": 123, "xxh3": "..."}, ...}
+json facts_of_files(const fs::path& folder) {
+  json files = json::object();
+  if (!fs::exists(folder)) return files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
+    files[entry.path().lexically_relative(folder).string()] = {
+        {"bytes", entry.file_size()}, {"xxh3", hex16(hash_file(entry.path()))}};
+  }
+  return files;
 }
 
 }  // namespace
@@ -69,12 +83,31 @@ std::optional<StageRecord> RunFolder::record(const std::string& stage) const {
                      .seconds = require<double>(json, "seconds", path.string())};
 }
 
-void RunFolder::complete(const std::string& stage, const StageRecord& record, int64_t keep_every) {
-  const nlohmann::json json = {{"stage", stage}, {"key", record.key}, {"seconds", record.seconds}};
-  write_file_atomic(record_path(stage), json.dump(2) + "\n");
-  CheckpointStore store(checkpoints(stage), {.keep_every = keep_every});
+void RunFolder::verify(const std::string& name) const {
+  const auto path = record_path(name);
+  const auto files = find_value<json>(read_json(path), "files", path.string());
+  if (!files) return;
+  for (const auto& [file, facts] : files->items()) {
+    try {
+      check_file(stage(name), file,
+                 {.bytes = require<uint64_t>(facts, "bytes", path.string()),
+                  .xxh3 = require<std::string>(facts, "xxh3", path.string())});
+    } catch (const DamagedCheckpoint& error) {
+      throw ConfigError(str(stage(name).string(), "/", error.what(), "; run with --from ", name,
+                            " to make it again"));
+    }
+  }
+}
+
+void RunFolder::complete(const std::string& name, const StageRecord& record, int64_t keep_every) {
+  const json told = {{"stage", name},
+                     {"key", record.key},
+                     {"seconds", record.seconds},
+                     {"files", facts_of_files(stage(name))}};
+  write_file_atomic(record_path(name), told.dump(2) + "\n");
+  CheckpointStore store(checkpoints(name), {.keep_every = keep_every});
   store.retire();
-  if (store.steps().empty()) fs::remove_all(checkpoints(stage));
+  if (store.steps().empty()) fs::remove_all(checkpoints(name));
 }
 
 void RunFolder::discard(const std::string& name) {

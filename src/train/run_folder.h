@@ -38,8 +38,11 @@ class RunFolder {
   std::filesystem::path log() const { return root_ / ("log" + of_rank_ + ".txt"); }
 
   std::optional<StageRecord> record(const std::string& stage) const;
-  // Writes the record and removes the stage's checkpoints but those whose step is a multiple of
-  // `keep_every` (0: all).
+  // ConfigError unless all files of a complete stage are what the record says of them; a record
+  // from before they were recorded says nothing.
+  void verify(const std::string& stage) const;
+  // Writes the record, with size and hash of the stage's files, and removes the stage's checkpoints
+  // but those whose step is a multiple of `keep_every` (0: all).
   void complete(const std::string& stage, const StageRecord& record, int64_t keep_every);
   void discard(const std::string& stage);  // its record, model folders and checkpoints
 

@@ -44,6 +44,7 @@ struct CacheSummary {
   std::optional<int64_t> base_kv_values_per_token;
   // The same in bytes, in bfloat16 with float32 SSM states, as the caches hold them.
   std::optional<int64_t> bytes_per_token, bytes_per_sequence, base_bytes_per_token;
+  std::optional<int64_t> max_tokens;  // of a sequence, the model's
 
   template <class Visitor>
   void fields(Visitor&& visit) {
@@ -54,6 +55,7 @@ struct CacheSummary {
     visit("bytes_per_token", bytes_per_token);
     visit("bytes_per_sequence", bytes_per_sequence);
     visit("base_bytes_per_token", base_bytes_per_token);
+    visit("max_tokens", max_tokens);
   }
 };
 

@@ -61,20 +61,19 @@ const std::vector<Column>& columns() {
       {"choice by\nlength", [](const Summary&, S s, bool) { return percent(s.accuracy_norm); }},
       {"preference\naccuracy",
        [](const Summary&, S s, bool) { return percent(s.preference_accuracy); }},
-      {"KV values\na token",
+      {"KV bytes\na token",  // in bfloat16; states in float32
        [](const Summary& all, S, bool base) {
-         return grouped(base ? all.cache.base_kv_values_per_token : all.cache.kv_values_per_token);
+         return grouped(base ? all.cache.base_bytes_per_token : all.cache.bytes_per_token);
        }},
       {"KV\nshare",
        [](const Summary& all, S, bool base) {
          return base && all.cache.kv_share ? percent(1.0)
                                            : fixed(all.cache.kv_share, 2, 100.0, " %");
        }},
-      {"state\nvalues",
+      {"state\nbytes",
        [](const Summary& all, S, bool base) {
-         return base && all.cache.state_values_per_sequence
-                    ? "0"  // attention has no state
-                    : grouped(all.cache.state_values_per_sequence);
+         return base && all.cache.bytes_per_sequence ? "0"  // attention has no state
+                                                     : grouped(all.cache.bytes_per_sequence);
        }},
       {"decode\ntokens/s",
        [](const Summary& all, S, bool base) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "base/file.h"
@@ -18,6 +19,19 @@ namespace {
 
 bool has_hybrid(const Recipe& recipe) { return recipe.hybrid && recipe.base; }
 
+// What training depends on: held-out text may change later.
+DataRecipe training_data(const Recipe& recipe) {
+  auto data = recipe.data;
+  data.validation.clear();
+  return data;
+}
+
+// One that is the base may be named or not.
+std::optional<ModelSource> other_teacher(const Recipe& recipe) {
+  const bool is_base = recipe.teacher && recipe.base && recipe.teacher->model == recipe.base->model;
+  return is_base ? std::nullopt : recipe.teacher;
+}
+
 }  // namespace
 
 // The order of the stages, when each is wanted, and which recipe keys its result depends on.
@@ -27,7 +41,7 @@ const std::vector<Stage>& run_stages() {
        [](const Recipe& from, Recipe& to) {
          to.new_model = from.new_model;
          to.hybrid = from.hybrid;
-         to.data = from.data;
+         to.data = training_data(from);
          to.stages.pretrain = from.stages.pretrain;
        },
        run_pretrain, /*on_all_ranks=*/true},
@@ -36,7 +50,7 @@ const std::vector<Stage>& run_stages() {
          to.base = from.base;
          to.hybrid = from.hybrid;
          to.init = from.init;
-         to.data = from.data;
+         to.data = training_data(from);
        },
        run_init},
       {"ild", [](const Recipe& r) { return has_hybrid(r) && r.stages.ild.has_value(); },
@@ -47,7 +61,7 @@ const std::vector<Stage>& run_stages() {
       {"compose", has_hybrid, [](const Recipe&, Recipe&) {}, run_compose},
       {"distill", [](const Recipe& r) { return r.stages.distill.has_value(); },
        [](const Recipe& from, Recipe& to) {
-         to.teacher = from.teacher;
+         to.teacher = other_teacher(from);
          to.stages.distill = from.stages.distill;
        },
        run_distill, /*on_all_ranks=*/true},
@@ -55,16 +69,21 @@ const std::vector<Stage>& run_stages() {
        [](const Recipe& from, Recipe& to) { to.stages.dpo = from.stages.dpo; }, run_dpo,
        /*on_all_ranks=*/true},
       {"eval", [](const Recipe&) { return true; },
-       [](const Recipe& from, Recipe& to) { to.eval = from.eval; }, run_eval},
+       [](const Recipe& from, Recipe& to) {
+         to.eval = from.eval;
+         to.data = from.data;
+       },
+       run_eval,
+       /*on_all_ranks=*/true},
   };
   return all;
 }
 
 namespace {
 
-// Hash of what a stage's result depends on: the inputs' contents, earlier stages, its own part of
-// the recipe.
-uint64_t stage_key(const Stage& stage, const Recipe& recipe, uint64_t before) {
+// Hash of what a stage's result depends on: earlier stages, the files that it is the first to read
+// (`inputs`), its own part of the recipe.
+uint64_t stage_key(const Stage& stage, const Recipe& recipe, uint64_t before, uint64_t inputs) {
   Recipe part;
   part.seed = recipe.seed;
   part.dtype = recipe.dtype;
@@ -74,6 +93,7 @@ uint64_t stage_key(const Stage& stage, const Recipe& recipe, uint64_t before) {
   part.data.cache.clear();  // where tokens lie changes no result
   Hasher hasher;
   hasher.add(before);
+  hasher.add(inputs);
   hasher.add(stage.name);
   hasher.add(write_recipe(part));
   return hasher.value();
@@ -94,11 +114,16 @@ void check_names(const RunOptions& options) {
   }
 }
 
-// Whether a stage is already done. Its record must be of the same inputs and settings.
+// Whether a stage is already done. Its record must be of the same inputs and settings, and its
+// files as they were written.
 bool complete(const Job& job, const std::string& name, uint64_t key) {
   const auto record = job.folder.record(name);
   if (!record) return false;
-  if (record->key == key) return true;
+  if (record->key == key) {
+    job.folder.verify(name);
+    return true;
+  }
+  if (name == "eval") return false;  // it only measures, and does so again
   throw ConfigError(str(job.folder.root().string(), ": stage ", name,
                         " was made from other inputs or "
                         "settings; run with --from ",
@@ -107,6 +132,8 @@ bool complete(const Job& job, const std::string& name, uint64_t key) {
 
 void run_stage(Job& job, const Stage& stage, uint64_t key) {
   log_info(str("stage ", stage.name));
+  // Here, where nothing can be refused any more for what was made from another recipe.
+  if (job.group.leads()) write_file_atomic(job.folder.resolved_recipe(), write_recipe(job.recipe));
   job.doing(str("stage ", stage.name));
   StageResult result;
   if (stage.on_all_ranks) {
@@ -148,11 +175,12 @@ void run_stages_of(Job& job, const RunOptions& options) {
   job.group.led([&] { job.prepare(/*replace=*/options.fresh || !options.from.empty()); });
   bool redo = options.fresh;
   std::string missing;  // an earlier stage that is neither complete nor asked for
-  uint64_t key = std::stoull(job.group.led_text([&] { return std::to_string(job.inputs_hash()); }));
+  uint64_t key = 0;
   for (const auto& stage : run_stages()) {
     if (!stage.wanted(job.recipe)) continue;
-    if (stage.name == "eval") key = job.with_task_files(key);
-    key = stage_key(stage, job.recipe, key);
+    const auto inputs =
+        job.group.led_text([&] { return std::to_string(job.inputs_hash(stage.name)); });
+    key = stage_key(stage, job.recipe, key, std::stoull(inputs));
     redo = redo || stage.name == options.from;
     const bool asked = options.only.empty() || listed(options.only, stage.name);
     switch (due(job, stage.name, key, asked, redo)) {
@@ -176,10 +204,7 @@ void run_stages_of(Job& job, const RunOptions& options) {
 std::unique_ptr<Job> make_job(const Recipe& recipe, const RunOptions& options, Group& group) {
   std::unique_ptr<RunFolder> folder;
   const auto open = [&] { folder = std::make_unique<RunFolder>(recipe.output, group.rank()); };
-  group.led([&] {
-    open();
-    write_file_atomic(folder->resolved_recipe(), write_recipe(recipe));
-  });
+  group.led(open);
   if (!group.leads()) open();
   log_to_file(folder->log());
   if (!group.leads()) log_to_files_only();

@@ -17,6 +17,16 @@ TEST_CASE("json: a syntax error names file, line and column") {
   CHECK_THROWS_AS(read_json(folder / "c.json"), ConfigError);
   CHECK_THROWS_AS(read_json(folder / "none.json"), ConfigError);
   CHECK_THROWS_AS(parse_json("", "text"), ConfigError);
+  CHECK_THROWS_WITH(parse_json("{\"a\": }", "lines:21"),
+                    ContainsSubstring("lines:21: expected JSON: parse error at column 7"));
+}
+
+TEST_CASE("json: values that lie too deep are refused") {
+  const auto nested = [](size_t levels) {
+    return std::string(levels, '[') + std::string(levels, ']');
+  };
+  CHECK(parse_json(nested(1000), "text").is_array());
+  CHECK_THROWS_WITH(parse_json(nested(100000), "text"), ContainsSubstring("at most 1000 levels"));
 }
 
 TEST_CASE("json: required values come in their type or as an error with file, key and value") {

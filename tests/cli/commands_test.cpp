@@ -53,6 +53,52 @@ TEST_CASE("program: a command line that cannot be understood is refused in one l
                 "--teacher: needs --data");
 }
 
+TEST_CASE("program: a number or name that a flag cannot take is told with what it can take") {
+  check_refused(zebra({"eval", "m", "--tasks", "piqa", "--limit", "-1"}),
+                "--limit: expected a whole number of at least 0, got -1 (see");
+  check_refused(zebra({"eval", "m", "--data", "d", "--batch-size", "0"}),
+                "--batch-size: expected a whole number of at least 1, got 0 (see");
+  check_refused(zebra({"bench", "generate", "--batches", "1,a"}),
+                "--batches: expected a whole number of at least 1, got a (see");
+  const auto refused = [](const char* flag, const char* value, const std::string& what) {
+    check_refused(zebra({"generate", "m", "--prompt", "x", flag, value}),
+                  std::string(flag) + ": expected " + what + ", got " + value + " (see");
+  };
+  refused("--max-new-tokens", "1.5", "a whole number of at least 0");
+  refused("--temperature", "-1", "a number of at least 0");
+  refused("--temperature", "inf", "a number of at least 0");
+  refused("--temperature", "1e", "a number of at least 0");
+  refused("--repetition-penalty", "0", "a number above 0");
+  refused("--top-p", "0", "a number above 0, at most 1");
+  refused("--min-p", "2", "a number from 0 to 1");
+  refused("--cache-dtype", "int4", "one of model, fp32, bf16, int8");
+  refused("--cache-dtype", "3", "one of model, fp32, bf16, int8");
+  refused("--state-dtype", "int8", "one of fp32, bf16");
+  refused("--seed", "-1", "a whole number of at least 0");
+  refused("--seed", "99999999999999999999", "a whole number of at most 18446744073709551615");
+}
+
+TEST_CASE("program: eval refuses flags that what it measures does not have") {
+  for (const char* flag : {"--limit", "--fewshot", "--nproc", "--seed", "--max-length"}) {
+    check_refused(zebra({"eval", "m", "--data", "d", flag, "2"}), flag + std::string(": needs"));
+  }
+  check_refused(zebra({"eval", "m", "--data", "d", "--samples"}), "--samples: needs --tasks");
+  check_refused(zebra({"eval", "m", "--choices", "c", "--eos"}), "--eos: needs --data");
+  check_refused(zebra({"eval", "m", "--choices", "c", "--chat-template", "chatml"}),
+                "--chat-template: needs --data");
+  check_refused(zebra({"eval", "m", "--pairs", "p", "--max-sequences", "3"}),
+                "--max-sequences: needs --data");
+  const auto beside_tasks = [](const char* flag, const char* value) {
+    check_refused(zebra({"eval", "m", "--tasks", "piqa", flag, value}),
+                  std::string("--tasks: expected no ") + flag + " beside it");
+  };
+  beside_tasks("--chat-template", "nonesuch");
+  beside_tasks("--format", "messages");
+  beside_tasks("--max-sequences", "3");
+  beside_tasks("--pairs", "p");
+  beside_tasks("--teacher", "t");
+}
+
 TEST_CASE("program: files and folders that are not there are named") {
   check_refused(zebra({"run", "nowhere.yaml"}), "nowhere.yaml");
   check_refused(zebra({"validate", "nowhere.yaml"}), "nowhere.yaml");
@@ -67,7 +113,7 @@ TEST_CASE("program: files and folders that are not there are named") {
 
 TEST_CASE("program: devices and dtypes that do not exist are refused") {
   check_refused(zebra({"logits", "m", "--input", "i", "--output", "o", "--dtype", "fp8"}),
-                "dtype: expected fp32, bf16 or fp16, got fp8");
+                "dtype: expected fp32, bf16, fp16 or fp64, got fp8");
   check_refused(zebra({"logits", "m", "--input", "i", "--output", "o", "--device", "gpu"}),
                 "device: expected cpu, cuda or cuda:N, got gpu");
 }

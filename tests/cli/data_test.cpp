@@ -96,6 +96,17 @@ TEST_CASE("data prepare: a bad line is refused by its number and leaves nothing,
   CHECK(counted["sources"][0]["bad_lines"] == 1);
 }
 
+TEST_CASE("data prepare: lists of messages without a template are refused with the reason") {
+  Workshop at(
+      "  train: [{path: turns.jsonl, format: prompt_completion}]\n"
+      "  validation: [{path: turns.jsonl, format: prompt_completion}]\n");
+  at.write("turns.jsonl", R"({"prompt": [{"role": "user", "content": "a"}], )"
+                          R"("completion": [{"role": "assistant", "content": "b"}]})");
+  const auto refused = at.zebra({"data", "prepare", "r.yaml"});
+  CHECK_THAT(refused.err, ContainsSubstring("turns.jsonl:1: messages need a chat template: "));
+  check_refused(refused, "expected a chat template (chat_template.jinja");
+}
+
 TEST_CASE("run: text is prepared before the first step, and its answers alone are learnt") {
   Workshop at(kChats);
   at.write("chats.jsonl", chats(60));
@@ -219,6 +230,18 @@ TEST_CASE("bench packing: figures of every way to pack") {
   CHECK(figures["packing"][0]["efficiency"] == 1.0);
   CHECK(figures["packing"][4]["efficiency"] > figures["packing"][1]["efficiency"]);
   CHECK_FALSE(fs::exists(at.path("bench-packing")));
+}
+
+TEST_CASE("bench packing: text that is refused leaves no folder") {
+  Workshop at("");
+  at.write("bad.jsonl", "{}\n");
+  const auto refused = [&](const std::string& text) {
+    const auto tokenizer = source_path("data/tiny/tokenizer.model").string();
+    return at.zebra({"bench", "packing", "--text", text, "--tokenizer", tokenizer});
+  };
+  check_refused(refused("bad.jsonl"), "bad.jsonl:1: text: expected a value, got none");
+  CHECK_FALSE(fs::exists(at.path("bench-packing")));
+  check_refused(refused("none.jsonl"), "--text: expected a file, got none.jsonl");
 }
 
 }  // namespace zebra::testing

@@ -3,13 +3,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/json.h"
-#include "data/tokenizer_train.h"
-#include "e2e/program.h"
+#include "cli/workshop.h"
 #include "support/close_to.h"
 #include "support/file_limit.h"
-#include "support/testing.h"
-#include "zebra/convert.h"
-#include "zebra/dataset.h"
 #include "zebra/safetensors.h"
 
 namespace zebra::testing {
@@ -17,52 +13,6 @@ namespace zebra::testing {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr int64_t kVocabulary = 320;
-
-ModelOptions small_llama(int64_t vocab_size = kVocabulary) {
-  ModelOptions options;
-  options.vocab_size = vocab_size;
-  options.hidden_size = 32;
-  options.intermediate_size = 48;
-  options.num_heads = 4;
-  options.num_kv_heads = 2;
-  options.head_dim = 8;
-  options.max_position_embeddings = 128;
-  options.layers.assign(3, MixerKind::kAttention);
-  return options;
-}
-
-void save(const fs::path& folder, const ModelOptions& options, const fs::path& tokenizer) {
-  torch::manual_seed(1);
-  save_model(folder, CausalLm(options), {.tokenizer_from = tokenizer});
-}
-
-// Text, tokenizer, `llama`, and `wide`, whose vocabulary is another; made once.
-const fs::path& workshop() {
-  static const TempFolder folder;
-  static const bool made = [] {
-    const auto& at = folder.path();
-    write_stories(at / "text", {.seed = 2,
-                                .stories = 120,
-                                .held_out = 20,
-                                .questions = 6,
-                                .pairs = 8,
-                                .held_out_pairs = 4});
-    fs::create_directories(at / "tokenizer");
-    train_tokenizer(at / "text/train.txt", kVocabulary, at / "tokenizer/tokenizer.model");
-    save(at / "llama", small_llama(), at / "tokenizer");
-    save(at / "wide", small_llama(kVocabulary + 8), at / "tokenizer");
-    save(at / "narrow", small_llama(kVocabulary - 8), at / "tokenizer");
-    return true;
-  }();
-  REQUIRE(made);
-  return folder.path();
-}
-
-Outcome zebra(const std::vector<std::string>& arguments) {
-  return run_zebra(arguments, workshop());
-}
 
 // A copy of `llama` whose weights the test changes.
 fs::path damaged_copy(const std::string& name,
@@ -220,6 +170,8 @@ TEST_CASE("program: several prompts and samples are continued in their order, as
   const auto text = require_success(
       zebra({"generate", "llama", "--prompts", "prompts.txt", "--max-new-tokens", "0"}));
   CHECK(text == "One day\nThe cat sat\n");
+  write_text(workshop() / "windows.txt", "One day\r\nThe cat sat\r\n");
+  CHECK(run({"--prompts", "windows.txt", "--num-samples", "2"}).at("rows") == both);
 }
 
 TEST_CASE("program: a draft changes the speed and not the text; another tokenizer's is refused") {
@@ -251,11 +203,30 @@ TEST_CASE("program: a stop text ends the continuation before it, a stop token af
   by_token.insert(by_token.end(), {"--stop-token", std::to_string(whole.at("ids")[4].get<int>())});
   CHECK(nlohmann::json::parse(require_success(zebra(by_token))).at("rows")[0].at("stop_reason") ==
         "stop_token");
+
+  // generation_config.json may name more end tokens than config.json does.
+  const auto ends = workshop() / "ends";
+  fs::copy(workshop() / "llama", ends, fs::copy_options::recursive);
+  const auto end_at = [&](const std::string& ids) {
+    write_text(ends / "generation_config.json", "{\"eos_token_id\": " + ids + "}");
+    auto with_config = plain;
+    with_config[1] = "ends";
+    return zebra(with_config);
+  };
+  const auto fifth = whole.at("ids")[4].dump();
+  for (const auto& ids : {fifth, "[2, " + fifth + "]"}) {
+    const auto rows = nlohmann::json::parse(require_success(end_at(ids))).at("rows");
+    CHECK(rows[0].at("stop_reason") == "stop_token");
+  }
+  check_refused(end_at("true"), "generation_config.json: eos_token_id");
 }
 
 TEST_CASE("program: generate refuses what it cannot continue, in one line") {
   check_refused(zebra({"generate", "llama"}), "expected --prompt or --prompts, got neither");
   check_refused(zebra({"generate", "llama", "--prompts", "none.txt"}), "none.txt");
+  write_text(workshop() / "no-prompts.txt", "");
+  check_refused(zebra({"generate", "llama", "--prompts", "no-prompts.txt"}),
+                "no-prompts.txt: expected a prompt a line, got an empty file");
   std::string endless;
   for (int i = 0; i < 200; ++i) endless += "cat ";
   check_refused(zebra({"generate", "llama", "--prompt", endless}),
@@ -295,6 +266,34 @@ TEST_CASE("program: chat answers line by line, and the next answer knows the ear
   check_refused(run_zebra({"chat", "llama", "--template", "lama3"}, workshop(), std::nullopt,
                           {.environment = {}, .input = "x\n"}),
                 "lama3");
+
+  // What does not fit any more is told, and the conversation stays.
+  std::string endless;
+  for (int i = 0; i < 200; ++i) endless += "cat ";
+  CHECK(talk("One day\n" + endless + "\nThe cat\n") == two);
+  const auto full = run_zebra({"chat", "llama", "--template", "plain"}, workshop(), std::nullopt,
+                              {.environment = {}, .input = endless + "\n"});
+  CHECK(full.exit_code == 0);
+  CHECK(full.out.empty());
+  CHECK_THAT(full.err, ContainsSubstring("do not fit into the model's 128 tokens"));
+  CHECK_THAT(full.err, ContainsSubstring("/reset begins anew"));
+}
+
+TEST_CASE("program: chat reads how the template closes an answer, stop token or not") {
+  auto options = small_llama();
+  options.max_position_embeddings = 512;
+  options.initializer_range = 0.5;  // what was read decides what comes next
+  options.tie_word_embeddings = false;
+  save(workshop() / "keen", options, workshop() / "tokenizer");
+  const auto talk = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {
+        "chat", "keen", "--template", "chatml", "--max-new-tokens", "6"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return require_success(run_zebra(arguments, workshop(), std::nullopt,
+                                     {.environment = {}, .input = "Hello\nb\nc\n"}));
+  };
+  // The first token of <|im_end|>, of which this tokenizer knows nothing.
+  CHECK(talk({"--stop-token", "<0x3C>"}) == talk({}));
 }
 
 TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
@@ -324,6 +323,39 @@ TEST_CASE("program: bench generate measures a hybrid beside its Llama at every l
   check_refused(zebra({"bench", "generate", "mixed", "--llama", "llama", "--peer", "--peer-python",
                        "/bin/false", "--batches", "1", "--written", "1", "--contexts", "4"}),
                 "--peer: expected /bin/false with torch and transformers");
+  check_refused(zebra({"bench", "generate", "nowhere", "--html", "none/bench.html"}),
+                "none/bench.html");
+}
+
+TEST_CASE("program: bench generate gives the peer the device and dtype that it uses itself") {
+  const auto peer = workshop() / "peer.sh";
+  write_text(peer,
+             "#!/bin/sh\ncp \"$2\" seen.json\necho 'RESULT {\"version\": \"none\", "
+             "\"speeds\": [{\"prefill\": 1, \"decode\": 1, \"bytes\": 1}]}'\n");
+  fs::permissions(peer, fs::perms::owner_all);
+  require_success(zebra({"bench",
+                         "generate",
+                         "llama",
+                         "--llama",
+                         "llama",
+                         "--batches",
+                         "1",
+                         "--written",
+                         "1",
+                         "--contexts",
+                         "4",
+                         "--context-batches",
+                         "1",
+                         "--new-tokens",
+                         "1",
+                         "--dtype",
+                         "bf16",
+                         "--peer",
+                         "--peer-python",
+                         "./peer.sh"}));
+  const auto seen = read_json(workshop() / "seen.json");
+  CHECK(seen.at("device") == "cpu");
+  CHECK(seen.at("dtype") == "bf16");
 }
 
 TEST_CASE("program: bench long-context scores tasks and the loss by position") {
@@ -344,94 +376,12 @@ TEST_CASE("program: bench long-context scores tasks and the loss by position") {
                 "did you mean 'niah_single'?");
   check_refused(zebra({"bench", "long-context", "long", "--lengths", "2000"}),
                 "--lengths: expected at most the model's 1024 tokens, got 2000");
-}
-
-TEST_CASE("program: eval prints what it measures, and writes it as JSON") {
-  const auto table = require_success(
-      zebra({"eval", "llama", "--data", "text/valid.txt", "--format", "stories",
-             "--sequence-length", "64", "--teacher", "llama", "--choices", "text/choices.jsonl",
-             "--pairs", "text/pairs-valid.jsonl", "--output", "scores.json"}));
-  for (const char* name : {"text.nats_per_token", "text.bits_per_byte", "text.kl_per_token",
-                           "text.top1_agreement", "choices.accuracy", "pairs.accuracy"}) {
-    CHECK_THAT(table, ContainsSubstring(name));
-  }
-  const auto json = read_json(workshop() / "scores.json");
-  CHECK(json.at("text").at("top1_agreement") == 1.0);
-  CHECK(json.at("text").at("kl_per_token").get<double>() == Approx(0).margin(1e-6));
-  CHECK(json.at("choices").at("questions") == 6);
-  CHECK(json.at("pairs").at("pairs") == 4);
-}
-
-TEST_CASE("program: eval runs harness tasks, with results, samples and a table") {
-  write_text(workshop() / "rows/piqa/validation.jsonl",
-             "{\"goal\":\"Open it\",\"sol1\":\"Push\",\"sol2\":\"Eat\",\"label\":0}\n"
-             "{\"goal\":\"Shut it\",\"sol1\":\"Burn\",\"sol2\":\"Pull\",\"label\":1}\n");
-  write_text(workshop() / "own.yaml",
-             "task: own\ntest_split: test\noutput_type: multiple_choice\n"
-             "dataset_kwargs: {data_files: {test: rows/piqa/validation.jsonl}}\n"
-             "doc_to_text: goal\ndoc_to_choice: '{{[sol1, sol2]}}'\ndoc_to_target: label\n");
-  const auto table =
-      require_success(zebra({"eval", "llama", "--tasks", "piqa,own.yaml", "--data", "rows",
-                             "--limit", "1", "--output", "tasks.json", "--samples"}));
-  for (const char* word : {"piqa", "own", "acc_norm", "n-shot"}) {
-    CHECK_THAT(table, ContainsSubstring(word));
-  }
-  const auto json = read_json(workshop() / "tasks.json");
-  CHECK(json.at("results").at("piqa").contains("acc,none"));
-  CHECK(json.at("results").at("piqa").at("acc_norm_stderr,none") == "N/A");
-  CHECK(json.at("n-samples").at("piqa") == nlohmann::json{{"original", 2}, {"effective", 1}});
-  CHECK(json.at("versions").at("piqa") == 1.0);
-  CHECK(json.at("config").at("limit") == 1);
-  const auto sample = read_json(workshop() / "tasks_samples/samples_own.jsonl");
-  CHECK(sample.at("arguments").at("gen_args_1").at("arg_1") == " Eat");
-  CHECK(sample.at("doc_hash").get<std::string>().size() == 64);
-}
-
-TEST_CASE("program: ranks share out the documents of a task and find the same scores") {
-  std::string rows;
-  for (int i = 0; i < 7; ++i) {
-    rows += R"({"goal":"Thing )" + std::to_string(i * 37) +
-            R"(","sol1":"Push it","sol2":"Pull it up","label":)" + std::to_string(i % 2) + "}\n";
-  }
-  write_text(workshop() / "shared/piqa/validation.jsonl", rows);
-  const auto scores = [](std::vector<std::string> more, const std::string& file) {
-    std::vector<std::string> arguments = {"eval",   "llama",  "--tasks",  "piqa",
-                                          "--data", "shared", "--output", file};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    require_success(zebra(arguments));
-    return read_json(workshop() / file).at("results");
-  };
-  const auto alone = scores({}, "alone.json");
-  CHECK(scores({"--nproc", "2"}, "two.json") == alone);
-  const auto chat = scores({"--apply-chat-template", "chatml"}, "chat.json");
-  CHECK(chat.at("piqa").at("sample_len") == alone.at("piqa").at("sample_len"));
-  CHECK(read_json(workshop() / "chat.json").at("apply_chat_template") == true);
-  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared",
-                       "--apply-chat-template", "chatlm"}),
-                "chatml");
+  check_refused(zebra({"bench", "long-context", "long", "--lengths", "20"}), ", got 20");
+  check_refused(zebra({"bench", "long-context", "long", "--lengths", "400", "--text", "none.txt"}),
+                "none.txt");
   check_refused(
-      zebra({"eval", "llama", "--tasks", "piqa", "--data", "shared", "--fewshot-as-multiturn"}),
-      "--fewshot-as-multiturn: needs --apply-chat-template");
-}
-
-TEST_CASE("program: eval refuses tasks and rows that are not there, and writes nothing") {
-  fs::create_directories(workshop() / "empty");
-  const auto refused = [](std::vector<std::string> more, const std::string& what) {
-    std::vector<std::string> arguments = {"eval", "llama", "--output", "none.json"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    check_refused(zebra(arguments), what);
-    CHECK_FALSE(fs::exists(workshop() / "none.json"));
-  };
-  refused({"--tasks", "piqua", "--data", "empty"}, "unknown task 'piqua'; did you mean 'piqa'?");
-  refused({"--tasks", "piqa", "--data", "empty"}, "piqa/validation.jsonl, which is no file");
-  refused({"--tasks", "piqa", "--data", "text/valid.txt"},
-          "--data: with --tasks expected one folder of TASK/SPLIT.jsonl, got text/valid.txt");
-  refused({"--tasks", "piqa", "--data", "empty", "--choices", "text/choices.jsonl"},
-          "--tasks: expected no --choices");
-  refused({"--tasks", "piqa", "--data", "empty", "--max-length", "500"},
-          "--max-length: expected at most the model's 128 positions, got 500");
-  check_refused(zebra({"eval", "llama", "--tasks", "piqa", "--data", "empty", "--samples"}),
-                "--samples: needs --output");
+      zebra({"bench", "cache-drift", "long", "--text", "text/train.txt", "--length", "1"}),
+      "--length: expected more than the 64 tokens of --read, got 1");
 }
 
 TEST_CASE("program: convert writes a folder that loads to the same weights") {
@@ -496,8 +446,24 @@ TEST_CASE("program: a recipe that does not fit its base is refused") {
                 "hybrid.mla_layers: the base has 3 layers, got 3");
   check_refused(run_chain("runs/rank", {"hybrid.mla.q_lora_rank=17"}),
                 "hybrid.mla.q_lora_rank: expected a positive multiple of 8, got 17");
+  check_refused(run_chain("runs/width", {"hybrid.mla.v_head_dim=4"}),
+                "hybrid.mla.v_head_dim: expected the base's head width 8, got 4");
+  check_refused(run_chain("runs/long", {"data.sequence_length=256"}),
+                "data.sequence_length: expected at most the base's 128 positions, got 256");
+  for (const char* run : {"depth", "width", "long"}) {
+    CHECK_FALSE(fs::exists(workshop() / "runs" / run / "data"));  // nothing was made into tokens
+  }
+  write_text(workshop() / "short.txt", "Hi.\n");
+  check_refused(run_chain("runs/short", {"data.train.0.path=short.txt"}),
+                "data: expected at least 32 tokens, enough for one sequence");
+  CHECK_FALSE(fs::exists(workshop() / "runs/short/stages/init"));
   check_refused(run_chain("runs/nobase", {"base.model=nowhere"}), "nowhere");
   check_refused(run_chain("runs/notext", {"data.train.0.path=none.txt"}), "none.txt");
+  check_refused(run_chain("runs/norows", {"eval.tasks=[piqa]", "eval.data=none"}),
+                "none/piqa/validation.jsonl, which is no file");
+  CHECK_FALSE(fs::exists(workshop() / "runs/norows/stages/init"));
+  check_refused(run_chain("runs/nochoices", {"eval.choices=none.jsonl"}), "none.jsonl");
+  CHECK_FALSE(fs::exists(workshop() / "runs/nochoices/stages/init"));
 }
 
 TEST_CASE("program: a full disk is the user's, and nothing half-written stays") {

@@ -94,7 +94,7 @@ TEST_CASE("check-tokenizer: texts with equal ids are counted, the first other id
   check_refused(check(" 259\n\n10 10 264\n97 239 191 189\n272\n"),
                 "t.inp: text 3 of 5, \"\\n\\nthe\": id 3: expected 264 ");
   check_refused(check(" 259 7\n\n10 10 265\n97 239 191 189\n272\n"),
-                "text 1 of 5, \"hello\": id 2: expected 7 (\u0107), got no more");
+                "text 1 of 5, \"hello\": id 2: expected 7 (\"\u0107\"), got no more");
   check_refused(check(" 259\n\n10 10 265\n97 239 191 189 9999\n272\n"),
                 "expected 9999 (not in the vocabulary), got no more");
   check_refused(check(" 259\n\n10 1x 265\n97 239 191 189\n272\n"),
@@ -103,6 +103,55 @@ TEST_CASE("check-tokenizer: texts with equal ids are counted, the first other id
   check_refused(
       zebra({"data", "check-tokenizer", "nowhere", "--inputs", "t.inp", "--expected", "t"}),
       "nowhere");
+}
+
+TEST_CASE("check-tokenizer: a separator is a line, and what is empty or on two lines is told") {
+  fs::create_directories(workshop() / "lines");
+  auto file = small_tokenizer_json();
+  file["added_tokens"].push_back(
+      {{"id", kSmallVocabulary}, {"content", "x\ny"}, {"special", true}});
+  write_text(workshop() / "lines/tokenizer.json", file.dump());
+  const auto check = [&](const std::string& inputs, const std::string& expected) {
+    write_text(workshop() / "l.inp", inputs);
+    write_text(workshop() / "l.out", expected);
+    return zebra({"data", "check-tokenizer", "lines", "--inputs", "l.inp", "--expected", "l.out"});
+  };
+  const std::string separator = "__ggml_vocab_test__";
+  CHECK(require_success(check(separator + "\nhello\n" + separator, "\n259\n")) ==
+        "2 texts: the same ids\n");
+  check_refused(check("", ""), "l.inp: expected texts, got none");
+  check_refused(check("hello", "273\n"), "id 1: expected 273 (\"x\\ny\"), got 259 (\"hello\")");
+}
+
+TEST_CASE("data show: tokens as text, those of a pair among them") {
+  write_text(workshop() / "show.yaml", R"(name: show
+output: show-out
+base: {model: llama}
+hybrid:
+  mla_layers: [1]
+  mla: {q_lora_rank: 16, kv_lora_rank: 8, qk_nope_head_dim: 4, qk_rope_head_dim: 4, v_head_dim: 8, rope: default}
+data:
+  sequence_length: 32
+  train: [{path: show.txt, format: stories}]
+  validation: [{path: show.txt, format: stories}]
+stages:
+  dpo: {train: [show.jsonl]}
+)");
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "\u041F\u0440 and the\n\n";
+  write_text(workshop() / "show.txt", text);
+  write_text(workshop() / "show.jsonl",
+             R"({"prompt": "hello", "chosen": " and", "rejected": " the"})");
+  const auto shown = require_success(zebra({"data", "show", "show.yaml", "-n", "1"}));
+  CHECK_THAT(shown, ContainsSubstring("\u041F||\u0440| |and| the|<|eot_id|>"));
+  CHECK_THAT(shown, ContainsSubstring("show.jsonl, pair 1, prompt: 2 tokens, 0 with a loss\n"
+                                      "\u27e8<|begin_of_text|>|hello\u27e9\n"));
+  CHECK_THAT(shown, ContainsSubstring("show.jsonl, pair 1, chosen: 3 tokens, 3 with a loss\n"
+                                      " |and|<|eot_id|>\n"));
+  const auto json = nlohmann::json::parse(
+      require_success(zebra({"data", "show", "show.yaml", "-n", "1", "--json"})));
+  REQUIRE(json["pairs"].size() == 3);
+  CHECK(json["pairs"][2]["part"] == "rejected");
 }
 
 TEST_CASE("bench tokenizer: speed and tokens are told, as text and as JSON") {

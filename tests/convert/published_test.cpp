@@ -224,6 +224,12 @@ TEST_CASE("published: an all-MLA model of rank 512 is X-EcoMLA's, other shapes a
   auto dynamic = options;
   dynamic.mla_ranks.assign(16, MlaRanks{1024, 256});
   CHECK(published_shape(dynamic) == "X-EcoMLA-1B1B-dynamic");
+  auto large = published().back();
+  large.mla_layers.resize(32);
+  std::iota(large.mla_layers.begin(), large.mla_layers.end(), 0);
+  dynamic = read_folder(config_of(large.base), hybrid_config_of(large));
+  dynamic.mla_ranks.assign(32, MlaRanks{2048, 256});
+  CHECK(published_shape(dynamic).empty());
   CHECK(published_shape(as_llama(options)) == "Llama-3.2-1B");
   auto other = options;
   other.mla.kv_lora_rank = 504;

@@ -150,8 +150,8 @@ TEST_CASE("chat template: conversations that cannot be shown are refused") {
     return config_error([&] { render(name, messages); });
   };
   CHECK_THAT(refusal("llama3", {}), ContainsSubstring("llama3: expected a message, got none"));
-  CHECK_THAT(refusal("zephyr", {{"tool", "x"}}), ContainsSubstring("got tool"));
-  CHECK_THAT(refusal("plain", {{"tool", "x"}}), ContainsSubstring("got tool"));
+  CHECK_THAT(refusal("zephyr", {{"tool", "x"}}), ContainsSubstring("got \"tool\""));
+  CHECK_THAT(refusal("plain", {{"tool", "x"}}), ContainsSubstring("got \"tool\""));
   CHECK(refusal("llama3", {{"tool", "x"}}).empty());
   CHECK_THAT(refusal("llama2", {{"user", "a"}, {"user", "b"}}),
              ContainsSubstring("message 2: expected a message of the assistant, got one of user"));
@@ -218,7 +218,8 @@ TEST_CASE("chat template: the config's template serves, alone or by the name def
 
 TEST_CASE("chat template: none, and one that writes otherwise, are refused with the names") {
   const std::string names =
-      "choose one by its name: llama3, llama3.1, llama2, chatml, zephyr, plain";
+      "choose one by its name with data.chat_template (--chat-template): llama3, llama3.1, llama2, "
+      "chatml, zephyr, plain";
   const Folder folder;
   CHECK_THAT(config_error([&] { ChatTemplate::of_folder(folder.path(""), NamedTokenizer()); }),
              ContainsSubstring("expected a chat template") && ContainsSubstring(names));

@@ -70,5 +70,9 @@ TEST_CASE("jinja: what is not known is refused when it is read or reached") {
   CHECK(render("{% if false %}{{ x | tojson(indent=4) }}{% endif %}").empty());
   CHECK_THROWS_WITH(render("{{ raise_exception('no ' + 'way') }}"), "no way");
   CHECK_THROWS_AS(render("{{ undefined_name + 'a' }}"), JinjaError);
+  CHECK_THROWS_AS(render("{{ " + std::string(100'000, '(') + " }}"), JinjaError);
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += "{% if true %}";
+  CHECK_THROWS_AS(render(deep), JinjaError);
   CHECK_THROWS_AS(render("{{ a.b.c }}", {{"a", json::object()}}), JinjaError);
 }

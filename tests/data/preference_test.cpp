@@ -78,6 +78,35 @@ TEST_CASE("preference: pairs in OpenAI's form, and ranked answers to a question"
              {"^Q:", " yes$", " no$"});
 }
 
+TEST_CASE("preference: a conversation beside the answers' own lists is no prompt") {
+  const std::string user = R"({"role": "user", "content": "hi"})";
+  const std::string yes = R"({"role": "assistant", "content": "yo"})";
+  const std::string no = R"({"role": "assistant", "content": "no"})";
+  check_pair(R"({"prompt": "hi", "chosen": [)" + user + "," + yes + R"(], "rejected": [)" + user +
+                 "," + no + R"(], "messages": [)" + user + "," + yes + "]}",
+             {"^User: hi\nAssistant:", " yo$", " no$"});
+}
+
+TEST_CASE("preference: a question is a prompt, and none at all is refused") {
+  check_pair(R"({"question": "Q:", "chosen": " yes", "rejected": " no"})",
+             {"^Q:", " yes$", " no$"});
+  check_pair(R"({"system": "S", "question": "Q", "chosen": "yes", "rejected": "no"})",
+             {"^System: S\nUser: Q\nAssistant:", " yes$", " no$"});
+  const Folder folder;
+  const auto refused = [&](const std::string& line) {
+    const auto error = config_error([&] { pairs(folder, line); });
+    const auto where = folder.path("pairs.jsonl") + ":1: ";
+    CHECK(error.starts_with(where));
+    return error.substr(std::min(error.size(), where.size()));
+  };
+  CHECK(refused(R"({"ask": "Q", "chosen": "yes", "rejected": "no"})") ==
+        "expected a prompt, or answers that begin alike, got neither");
+  CHECK(refused(R"({"instruction": "Q", "chosen": "a yes", "rejected": "a no"})") ==
+        "instruction: expected the answers' prompt at 'prompt' or 'question', got \"Q\"");
+  CHECK(refused(R"({"response_j": "a yes", "response_k": "a no"})") ==
+        "question: expected a string, got null");
+}
+
 TEST_CASE("preference: a JSON array is read like lines") {
   const Folder folder;
   const auto data = pairs(folder,

@@ -2,11 +2,13 @@
 #include "zebra/prepare.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <nlohmann/json.hpp>
 
+#include "base/signals.h"
 #include "data/shard_maker.h"
 #include "data/token_store.h"
 #include "fixtures.h"
@@ -158,11 +160,14 @@ TEST_CASE("prepare: shards are cut off, damaged or foreign: refused by name") {
   const auto shard = shards_in(prepared.folder).at(0);
   std::ifstream in(shard, std::ios::binary);
   const std::string whole((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string advice = "; prepare it again with zebra data prepare --fresh";
   const auto refused = [&](std::string bytes) {
     std::ofstream(shard, std::ios::binary) << bytes;
     const auto error = config_error([&] { prepare(plan_of(file), tokenizer, options); });
     CHECK(error.starts_with(shard.string() + ": "));
-    return error.substr(std::min(error.size(), shard.string().size() + 2));
+    CHECK(error.ends_with(advice));
+    const auto reason = error.substr(0, error.size() - std::min(error.size(), advice.size()));
+    return reason.substr(std::min(reason.size(), shard.string().size() + 2));
   };
   CHECK(refused(whole.substr(0, 100)) == "expected a token shard, got another file");
   CHECK(refused(whole.substr(0, whole.size() - 1)) ==
@@ -185,6 +190,79 @@ TEST_CASE("prepare: shards are cut off, damaged or foreign: refused by name") {
   std::ofstream(prepared.folder / "index.json") << "{";
   CHECK_THAT(config_error([&] { prepare(plan_of(file), tokenizer, options); }),
              ContainsSubstring("index.json: expected JSON"));
+}
+
+TEST_CASE("prepare: what is damaged is made again where it may be replaced") {
+  const Folder folder;
+  const auto file = folder.write("a.jsonl", lines(50));
+  const ByteTokenizer tokenizer;
+  const PrepareOptions options{.cache = folder.path("cache")};
+  const auto whole = prepare(plan_of(file), tokenizer, options);
+  const auto index = whole.folder / "index.json";
+  const auto shard = shards_in(whole.folder).at(0);
+  const auto made_again = [&] {
+    CHECK_THAT(config_error([&] { prepare(plan_of(file), tokenizer, options); }),
+               ContainsSubstring("--fresh"));
+    const auto replaced =
+        prepare(plan_of(file), tokenizer, {.cache = options.cache, .replace = true});
+    CHECK(replaced.tokens == whole.tokens);
+    CHECK(replaced.seconds > 0);
+    CHECK(prepare(plan_of(file), tokenizer, options).seconds == 0);
+  };
+  std::ofstream(index) << R"({"format": "zebra-tokens", "version": 2})";
+  made_again();
+  std::ofstream(index) << "{";
+  made_again();
+  fs::remove(shard);
+  made_again();
+  std::ofstream(shard) << "no shard";
+  made_again();
+}
+
+TEST_CASE("prepare: files that were touched are hashed once") {
+  const Folder folder;
+  const auto file = folder.write("a.jsonl", lines(50));
+  const ByteTokenizer tokenizer;
+  const PrepareOptions options{.cache = folder.path("cache")};
+  const auto index = prepare(plan_of(file), tokenizer, options).folder / "index.json";
+  const auto listed = [&] { return nlohmann::json::parse(std::ifstream(index)); };
+  const auto before = listed();
+  folder.write("a.jsonl", lines(50));
+  fs::last_write_time(file, fs::last_write_time(file) + std::chrono::seconds(1));
+  CHECK(prepare(plan_of(file), tokenizer, options).seconds == 0);
+  CHECK(listed()["files"][0]["changed_ns"] > before["files"][0]["changed_ns"]);
+  CHECK(listed()["files"][0]["hash"] == before["files"][0]["hash"]);
+  CHECK(listed()["shards"] == before["shards"]);
+}
+
+TEST_CASE("prepare: a stop request ends the wait for another process") {
+  const Folder folder;
+  const auto file = folder.write("a.jsonl", lines(5));
+  const ByteTokenizer tokenizer;
+  const PrepareOptions options{.cache = folder.path("cache")};
+  const auto made = prepare(plan_of(file), tokenizer, options).folder;
+  const auto lock = folder.path("cache/." + made.filename().string() + ".lock");
+  const int held = ::open(lock.c_str(), O_RDWR);
+  REQUIRE(::flock(held, LOCK_EX) == 0);
+  set_time_limit(1e-9);
+  CHECK_THROWS_AS(prepare(plan_of(file), tokenizer, options), StoppedError);
+  set_time_limit(0);
+  ::close(held);
+  CHECK(prepare(plan_of(file), tokenizer, options).seconds == 0);
+}
+
+TEST_CASE("prepare: a side of the split without text is told by name") {
+  const Folder folder;
+  const auto file = folder.write("a.jsonl", lines(1));
+  const ByteTokenizer tokenizer;
+  const auto side = [&](Split split) {
+    return config_error([&] {
+      prepare(plan_of(file, {.split = split, .held_out = 0.5}), tokenizer,
+              {.cache = folder.path(str("cache", static_cast<int>(split)))});
+    });
+  };
+  CHECK_THAT(side(Split::kTrain) + side(Split::kHeldOut),
+             ContainsSubstring("data.validation_split from " + file));
 }
 
 TEST_CASE("prepare: a killed preparation goes on after its last shard to the same bytes") {
@@ -212,6 +290,8 @@ TEST_CASE("prepare: a killed preparation goes on after its last shard to the sam
   const auto resumed =
       prepare(plan_of(file), counting, {.cache = folder.path("cut"), .shard_text = kShardText});
   CHECK(resumed.documents == whole.documents);
+  CHECK(whole.made_bytes == whole.text_bytes);
+  CHECK(resumed.made_bytes < whole.text_bytes / 2);
   CHECK(counting.calls < 2000 / 3);
   const auto shards = shards_in(resumed.folder);
   REQUIRE(shards.size() == 3);

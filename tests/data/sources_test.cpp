@@ -130,6 +130,21 @@ TEST_CASE("sources: a folder in a file's place is refused") {
         }) == "data: expected a file, got " + folder.path(".") + ", which is a folder");
 }
 
+TEST_CASE("sources: what is no plain file is refused, as is JSON that would be read as text") {
+  CHECK(config_error([] {
+          read_documents({"/dev/null", SourceFormat::kText});
+        }) == "data: expected a plain file, got /dev/null");
+  const Folder folder;
+  for (const char* name : {"a.json", "a.jsonl", "a.jsonl.gz"}) {
+    const auto file = folder.write(name, "{\"text\": \"x\"}\n");
+    for (const auto format : {SourceFormat::kText, SourceFormat::kStories}) {
+      const auto error = config_error([&] { read_documents({file, format}); });
+      CHECK(error.starts_with(file + ": expected plain text"));
+      CHECK_THAT(error, ContainsSubstring("choose the format jsonl"));
+    }
+  }
+}
+
 TEST_CASE("sources: invalid UTF-8 is refused with file and offset") {
   const Folder folder;
   const std::vector<std::pair<std::string, int>> cases{
@@ -237,6 +252,13 @@ TEST_CASE("sources: bad lines are left out and counted when the recipe says so")
         }).starts_with(file + ":2"));
   CHECK(read_documents({file, SourceFormat::kJsonl}, {.bad_lines = BadLines::kCount}) ==
         std::vector<std::string>{"one", "three"});
+  const auto list =
+      folder.write("a.json", "[{\"text\": \"one\"}, {\"text\": \"\xFF\"}, {\"text\": \"three\"}]");
+  CHECK(config_error([&] {
+          read_documents({list, SourceFormat::kJsonl});
+        }) == list + ": item 2: expected UTF-8, got an invalid byte at offset 28");
+  CHECK(read_documents({list, SourceFormat::kJsonl}, {.bad_lines = BadLines::kCount}) ==
+        std::vector<std::string>{"one", "three"});
 }
 
 TEST_CASE("sources: a list that is cut off or goes wrong is refused after its last good item") {
@@ -269,7 +291,7 @@ TEST_CASE("sources: records can be read on from any place") {
       {{folder.write("a.jsonl", lines), folder.path("b.gz")}, RecordKind::kJson},
       {{folder.write("a.json", list + "]")}, RecordKind::kJson},
       {{folder.write("a.txt", stories)}, RecordKind::kStories},
-      {{folder.path("a.txt"), folder.path("a.jsonl")}, RecordKind::kFile}};
+      {{folder.path("a.txt"), folder.write("b.txt", lines)}, RecordKind::kFile}};
   for (const auto& [files, kind] : cases) {
     RecordReader whole(files, kind);
     std::vector<Record> records;
@@ -281,6 +303,7 @@ TEST_CASE("sources: records can be read on from any place") {
     CHECK(whole.bytes_read() == whole.bytes());
     for (size_t start = 0; start < places.size(); start += 7) {
       RecordReader rest(files, kind, places[start]);
+      CHECK((start == 0 || rest.bytes_read() > 0));
       for (size_t i = start; i < records.size(); ++i) {
         const auto record = rest.next();
         REQUIRE(record);
@@ -323,6 +346,23 @@ TEST_CASE("sources: of a prompt and its completion the completion counts as answ
         std::vector<std::string>{"^Say[ yes$]", "^User: a\nAssistant:[ b$]"});
   CHECK(with_answers({file, SourceFormat::kPromptCompletion}, {.bos = false, .eos = false}) ==
         std::vector<std::string>{"Say[ yes]", "User: a\nAssistant:[ b]"});
+}
+
+TEST_CASE("sources: of a completion of several turns the assistant's alone count as answer") {
+  const Folder folder;
+  const auto message = [](const char* role, const char* content) {
+    return str("{\"role\": \"", role, "\", \"content\": \"", content, "\"}");
+  };
+  const auto file = folder.write(
+      "a.jsonl", str("{\"prompt\": [", message("user", "a"), ", ", message("assistant", "b"), ", ",
+                     message("user", "c"), "], \"completion\": [", message("assistant", "d"), ", ",
+                     message("user", "e"), ", ", message("assistant", "f"), "]}"));
+  CHECK(with_answers({file, SourceFormat::kPromptCompletion}, {}) ==
+        std::vector<std::string>{"^User: a\nAssistant: b\nUser: c\nAssistant:[ d]\nUser: e\n"
+                                 "Assistant:[ f$]"});
+  const auto chatml =
+      with_answers({file, SourceFormat::kPromptCompletion}, {.chat_template = "chatml"});
+  CHECK(chatml.at(0).ends_with("<|im_start|>assistant\n[f<|im_end|>]\n$"));
 }
 
 TEST_CASE("sources: a prompt without its completion is refused") {

@@ -102,17 +102,22 @@ TEST_CASE("agent: a group that makes no step twice starts with fewer ranks", "[d
 TEST_CASE("agent: signals reach every rank, and all may take their time to stop", "[dist]") {
   const TempDir folder;
   const auto ready = (folder / "ready").string(), stop = (folder / "stop").string();
+  const auto asked = (folder / "asked").string();
   const pid_t agent = ::fork();
   if (agent == 0) {
-    const auto result = run_agent(script("trap 'sleep 0.6; echo stopped > " + stop +
-                                             ".$RANK; exit 75' TERM; touch " + ready +
-                                             ".$RANK; while true; do sleep 0.02; done",
-                                         {2}));
+    ::signal(SIGQUIT, SIG_DFL);  // a shell's background jobs ignore it, and then cannot trap it
+    const auto result = run_agent(
+        script("trap 'touch " + asked + ".$RANK' QUIT; trap 'sleep 0.6; echo stopped > " + stop +
+                   ".$RANK; exit 75' TERM; touch " + ready + ".$RANK; while sleep 0.02; do :; done",
+               {2}));
     ::_exit(result.exit_code);
   }
-  REQUIRE(soon([&] {
-    return std::filesystem::exists(ready + ".0") && std::filesystem::exists(ready + ".1");
-  }));
+  const auto of_both = [](const std::string& file) {
+    return std::filesystem::exists(file + ".0") && std::filesystem::exists(file + ".1");
+  };
+  REQUIRE(soon([&] { return of_both(ready); }));
+  ::kill(agent, SIGQUIT);  // of which a sleep would die
+  CHECK(soon([&] { return of_both(asked); }));
   ::kill(agent, SIGTERM);
   int status = 0;
   ::waitpid(agent, &status, 0);

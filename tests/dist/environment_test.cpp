@@ -110,6 +110,24 @@ TEST_CASE("environment: the variables of Slurm and Open MPI are read") {
 TEST_CASE("environment: one task under Slurm needs no address") {
   const Environment environment({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "1"}});
   CHECK(rank_from_environment().source.empty());
+  CHECK(launcher_in_environment().empty());
+}
+
+TEST_CASE("environment: a rank without a number of ranks, or the reverse, is refused") {
+  const std::string names[] = {"RANK", "WORLD_SIZE"};
+  for (const auto& missing : names) {
+    auto values = kTorchrun;
+    values.erase(missing);
+    const Environment environment(values);
+    CHECK_THROWS_WITH(rank_from_environment(),
+                      Catch::Matchers::StartsWith(missing + ": expected beside"));
+  }
+}
+
+TEST_CASE("environment: a launcher is known before all that its ranks need is there") {
+  const Environment environment({{"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}});
+  CHECK(launcher_in_environment() == "Slurm");
+  CHECK_THROWS_WITH(rank_from_environment(), ContainsSubstring("MASTER_ADDR: expected"));
 }
 
 TEST_CASE("environment: a variable that is no number, missing or out of range is named") {

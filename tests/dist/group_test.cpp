@@ -1,3 +1,9 @@
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <future>
+
+#include "support/capture.h"
 #include "support/group_ranks.h"
 #include "support/testing.h"
 #include "zebra/error.h"
@@ -17,13 +23,30 @@ at::Tensor sum_of_ramps(int64_t world, int64_t size, at::ScalarType dtype) {
   return sum;
 }
 
-std::string text_of(const std::exception_ptr& thrown) {
+std::string error_of(const std::exception_ptr& thrown) {
   try {
     if (thrown) std::rethrow_exception(thrown);
   } catch (const std::exception& error) {
     return error.what();
   }
   return "";
+}
+
+RankInfo one_of_two(int64_t rank, int64_t port) {
+  return {.rank = rank, .world = 2, .port = port, .source = "test"};
+}
+
+// Rank 0 in a process of its own, which freezes as soon as the group stands.
+pid_t frozen_leader(int64_t port) {
+  const pid_t process = ::fork();
+  if (process != 0) return process;
+  try {
+    const Group group(one_of_two(0, port), std::chrono::seconds(20));
+    ::raise(SIGSTOP);
+  } catch (const std::exception&) {
+    // Rank 1 tells.
+  }
+  ::_exit(0);
 }
 
 }  // namespace
@@ -146,18 +169,56 @@ TEST_CASE("group: a rank that does not come to a collective is a PeerError in ti
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   CHECK(spent.count() < 8);
   CHECK_THROWS_AS(std::rethrow_exception(thrown[0]), PeerError);
-  CHECK_THAT(text_of(thrown[0]), ContainsSubstring("rank 0: lost another rank during all-reduce"));
+  CHECK_THAT(error_of(thrown[0]), ContainsSubstring("rank 0: lost another rank during all-reduce"));
+}
+
+TEST_CASE("group: rank 0 is waited for as long as it works, and no longer", "[dist]") {
+  const auto thrown = try_ranks(2, [](Group& group) {
+    group.set_timeout(std::chrono::seconds(1));
+    group.led([] { std::this_thread::sleep_for(std::chrono::seconds(3)); });
+    if (group.rank() == 1) group.led([] {});  // rank 0 does not come
+  });
+  CHECK_FALSE(thrown[0]);
+  CHECK(error_of(thrown[1]) == "rank 1: rank 0 gave no sign of life for 1 s");
+}
+
+TEST_CASE("group: nobody waits for ever for the store of a rank 0 that is frozen", "[dist]") {
+  const int64_t port = free_port();
+  const pid_t leader = frozen_leader(port);
+  {
+    Group group(one_of_two(1, port), std::chrono::seconds(20));
+    ::waitpid(leader, nullptr, WUNTRACED);
+    group.set_timeout(std::chrono::seconds(1));
+    CHECK_THROWS_WITH(group.led([] {}), "rank 1: the job's store gave no answer for 1 s");
+    CHECK_FALSE(group.first_failure(std::chrono::milliseconds(0)));
+    CHECK(group.publish_failure({1, kPeerLostExit, "rank 0 is lost"}));
+    ::kill(leader, SIGKILL);
+  }
+  ::waitpid(leader, nullptr, 0);
 }
 
 TEST_CASE("group: ranks that never come are a ConfigError in time", "[dist]") {
-  const RankInfo info{.rank = 0, .world = 2, .port = free_port(), .source = "test"};
-  CHECK_THROWS_AS(Group(info, std::chrono::seconds(1)), ConfigError);
+  CHECK_THROWS_AS(Group(one_of_two(0, free_port()), std::chrono::seconds(1)), ConfigError);
 }
 
-TEST_CASE("group: a store that is not there is a ConfigError with its address", "[dist]") {
-  const RankInfo info{.rank = 1, .world = 2, .port = free_port(), .source = "test"};
-  CHECK_THROWS_WITH(Group(info, std::chrono::seconds(1)),
+TEST_CASE("group: a store that is not there is a ConfigError with its address, in time", "[dist]") {
+  const StderrCapture captured;
+  const auto began = std::chrono::steady_clock::now();
+  CHECK_THROWS_WITH(Group(one_of_two(1, free_port()), std::chrono::seconds(2)),
                     ContainsSubstring("the job's store at 127.0.0.1:"));
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
+  CHECK(spent.count() < 6);
+  CHECK(captured.text().empty());
+}
+
+TEST_CASE("group: a port that is taken is told at once, and as that", "[dist]") {
+  const int64_t port = free_port();
+  const auto other = std::async(std::launch::async, [port] {
+    const Group group(one_of_two(0, port), std::chrono::seconds(3));
+  });
+  std::this_thread::sleep_for(std::chrono::seconds(1));  // until it listens
+  CHECK_THROWS_WITH(Group(one_of_two(0, port), std::chrono::seconds(20)),
+                    ContainsSubstring("expected a free port"));
 }
 
 }  // namespace zebra::testing

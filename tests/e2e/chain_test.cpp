@@ -144,6 +144,17 @@ TEST_CASE("chain: harness tasks run on every model, with published scores beside
   CHECK_THAT(report, ContainsSubstring("72.96"));
 }
 
+TEST_CASE("chain: ranks share out the documents of tasks in the eval stage", "[e2e]") {
+  const auto all = summary("chain");
+  fs::copy(workshop() / "runs/chain", workshop() / "runs/shared", fs::copy_options::recursive);
+  require_success(run_zebra(
+      {"run", "chain.yaml", "--set", "output=runs/shared", "--nproc", "2", "--from", "eval"},
+      workshop()));
+  const auto shared = summary("shared");
+  CHECK(shared.at("students") == all.at("students"));
+  CHECK(shared.at("stages") == all.at("stages"));
+}
+
 TEST_CASE("chain: the first DPO loss is ln 2", "[e2e]") {
   std::istringstream lines(measures(metrics_of("chain")));
   for (std::string line; std::getline(lines, line);) {
@@ -158,6 +169,7 @@ TEST_CASE("chain: the first DPO loss is ln 2", "[e2e]") {
 TEST_CASE("chain: a second run does nothing, a changed recipe is refused", "[e2e]") {
   const auto before =
       fs::last_write_time(workshop() / "runs/chain/stages/distill/model.safetensors");
+  const auto recipe = read_text(workshop() / "runs/chain/recipe.resolved.yaml");
   require_success(run_zebra({"run", "chain.yaml"}, workshop()));
   CHECK(fs::last_write_time(workshop() / "runs/chain/stages/distill/model.safetensors") == before);
   const auto changed = run_zebra(
@@ -165,6 +177,24 @@ TEST_CASE("chain: a second run does nothing, a changed recipe is refused", "[e2e
   CHECK(changed.exit_code == 2);
   CHECK_THAT(changed.err,
              ContainsSubstring("stage distill was made from other inputs or settings"));
+  CHECK(read_text(workshop() / "runs/chain/recipe.resolved.yaml") == recipe);
+}
+
+TEST_CASE(
+    "chain: other held-out text is measured again, and nothing is trained again, nor for a "
+    "teacher that is the base",
+    "[e2e]") {
+  fs::copy(workshop() / "runs/chain", workshop() / "runs/later", fs::copy_options::recursive);
+  const auto model = workshop() / "runs/later/stages/dpo/model.safetensors";
+  const auto before = fs::last_write_time(model);
+  write_text(workshop() / "runs/base/stages/pretrain/README.md", "What this model is.\n");
+  require_success(run_zebra({"run", "chain.yaml", "--set", "output=runs/later", "--set",
+                             "data.validation.0.path=text/train.txt", "--set",
+                             "teacher={model: runs/base/stages/pretrain}"},
+                            workshop()));
+  CHECK(fs::last_write_time(model) == before);
+  CHECK(summary("later").at("stages").at("dpo").at("nats_per_token") !=
+        summary("chain").at("stages").at("dpo").at("nats_per_token"));
 }
 
 TEST_CASE("chain: stopped by SIGTERM it exits with 75 and continues to the same bits", "[e2e]") {

@@ -34,7 +34,6 @@ void surround(const Surroundings& surroundings) {
     ::setenv(name.c_str(), value.c_str(), /*replace=*/1);
   }
   if (surroundings.file_limit == 0) return;
-  std::signal(SIGXFSZ, SIG_IGN);  // EFBIG instead
   const rlimit limit{surroundings.file_limit, surroundings.file_limit};
   ::setrlimit(RLIMIT_FSIZE, &limit);
 }

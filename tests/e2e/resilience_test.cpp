@@ -223,6 +223,54 @@ TEST_CASE("resilience: the same for every file and every damage", "[.slow][abuse
   }
 }
 
+TEST_CASE("resilience: a damaged file of a complete stage is named, with what makes it again",
+          "[e2e]") {
+  workshop();
+  fs::copy(folder_of("whole"), folder_of("spoiled"), fs::copy_options::recursive);
+  const auto model = folder_of("spoiled") / "stages/compose/model.safetensors";
+  const auto refused = [&](const std::string& how, const std::string& what) {
+    damage(model, how);
+    const auto outcome = run_zebra(job_into("spoiled"), workshop());
+    CHECK(outcome.exit_code == 2);
+    CHECK_THAT(outcome.err, ContainsSubstring("stages/compose/model.safetensors: " + what) &&
+                                ContainsSubstring("run with --from compose"));
+  };
+  refused("a bit flipped", "expected hash ");
+  refused("truncated", "expected ");
+  refused("removed", "No such file");
+  auto again = job_into("spoiled");
+  again.insert(again.end(), {"--from", "compose"});
+  require_success(run_zebra(again, workshop()));
+  CHECK((read_text(model) == read_text(folder_of("whole") / "stages/compose/model.safetensors")));
+
+  const auto path = folder_of("spoiled") / "stages/compose.json";
+  auto record = nlohmann::json::parse(read_text(path));
+  record.erase("files");  // as of a version that did not record them
+  write_text(path, record.dump());
+  damage(model, "a bit flipped");
+  require_success(run_zebra(job_into("spoiled"), workshop()));
+}
+
+TEST_CASE("resilience: damaged log-probabilities of DPO's reference are computed again", "[e2e]") {
+  const auto arguments = job_into("reference", {"checkpoint.keep_every=3"});
+  require_success(run_zebra(arguments, workshop()));
+  const auto file = folder_of("reference") / "checkpoints/dpo/reference.safetensors";
+  const auto whole = read_text(file);
+  auto changed = whole;
+  changed.back() = static_cast<char>(changed.back() ^ 1);
+  for (const auto& bytes : {changed, whole.substr(0, whole.size() / 2)}) {
+    fs::remove(folder_of("reference") / "stages/dpo.json");
+    fs::remove_all(checkpoints_of("reference", "dpo").back());  // as if stopped in the middle
+    write_text(file, bytes);
+    const auto outcome = run_zebra(arguments, workshop());
+    require_success(outcome);
+    CHECK_THAT(outcome.err, ContainsSubstring("dpo: continuing after step 3 of 6"));
+    CHECK_THAT(outcome.err, ContainsSubstring("its values are computed again"));
+    CHECK((read_text(file) == whole));
+    check_as_whole("reference");
+  }
+}
+
 TEST_CASE("resilience: with all checkpoints damaged the run gives up and names them", "[e2e]") {
   stop_once();
   fs::remove_all(folder_of("damaged"));

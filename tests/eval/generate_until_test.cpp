@@ -1,6 +1,8 @@
 #include "eval/generate_until.h"
 
+#include "base/signals.h"
 #include "eval/models.h"
+#include "zebra/error.h"
 
 namespace zebra::testing {
 
@@ -63,6 +65,14 @@ TEST_CASE("generate_until: no more than the greatest number of tokens is made") 
   const auto made = generate_until(alphabet_model(), tokenizer, {tokenizer.encode("a")},
                                    {.stop = {}, .max_new_tokens = 3});
   CHECK(tokenizer.decode(made[0]) == "bcd");
+}
+
+TEST_CASE("generate_until: a request to stop is heard between two batches") {
+  const ByteTokenizer tokenizer;
+  set_time_limit(1e-9);
+  CHECK_THROWS_AS(generate_until(alphabet_model(), tokenizer, {tokenizer.encode("a")}, {}),
+                  StoppedError);
+  set_time_limit(0);
 }
 
 }  // namespace zebra::testing

@@ -1,10 +1,13 @@
 // Whole runs over a few rows: prompts as lm-evaluation-harness 0.4.13 made them from the same rows,
 // results, samples, ranks, and what is refused.
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "base/sha256.h"
 #include "eval/python.h"
 #include "eval/tasks/fixtures.h"
+#include "support/capture.h"
 
 namespace zebra::testing {
 
@@ -196,6 +199,59 @@ TEST_CASE("harness: two ranks that add their tensors have the results of one") {
   CHECK(task_report_json(evaluate_tasks(model, ByteTokenizer(), both), options, {}) == alone);
 }
 
+TEST_CASE("harness: a rank's progress counts its own documents") {
+  const Folder folder;
+  write_task_rows(folder);
+  const auto model = long_bigram_model(random_table(3));
+  auto options = options_for(folder, {"arc_easy", "gsm8k"});
+  options.shots = 0;
+  options.limit = 1;
+  options.shard_count = 2;
+  options.sum_over_ranks = [](const at::Tensor& tensor) { return tensor; };
+  for (const bool has_document : {false, true}) {
+    options.shard_index = has_document ? 0 : 1;
+    const StderrCapture capture;
+    evaluate_tasks(model, ByteTokenizer(), options);
+    CHECK_THAT(capture.text(),
+               ContainsSubstring(has_document ? "eval: generated answers 100% 1/1"
+                                              : "eval: generated answers   0% 0/0"));
+  }
+  options.tasks = {"arc_easy"};
+  options.limit = 0;
+  for (options.shard_index = 0; options.shard_index < 2; ++options.shard_index) {
+    const StderrCapture capture;
+    evaluate_tasks(model, ByteTokenizer(), options);
+    static const std::regex kLast("eval 100% (\\d+)/(\\d+)");
+    const auto text = capture.text();
+    std::smatch last;
+    REQUIRE(std::regex_search(text, last, kLast));
+    CHECK(last[1] == last[2]);
+  }
+}
+
+TEST_CASE("harness: results that are not finite are texts in JSON") {
+  TaskReport report;
+  report.results.push_back({.name = "t", .alias = "t", .metrics = {}, .members = {}});
+  auto& metrics = report.results[0].metrics;
+  metrics.push_back({.name = "perplexity", .filter = "none", .value = INFINITY, .error = NAN});
+  const auto result = json::parse(task_report_json(report, {}, {})).at("results").at("t");
+  CHECK(result.at("perplexity,none") == "inf");
+  CHECK(result.at("perplexity_stderr,none") == "nan");
+}
+
+TEST_CASE("harness: gsm8k reads an answer that is a number as its digits") {
+  const Folder folder;
+  std::filesystem::create_directories(folder.path("gsm8k"));
+  folder.write("gsm8k/test.jsonl", "{\"question\": \"1+1?\", \"answer\": 5}\n");
+  auto options = options_for(folder, {"gsm8k"});
+  options.shots = 0;
+  const auto report = evaluate_tasks(long_bigram_model(random_table(1)), ByteTokenizer(), options);
+  CHECK(samples_of(report, "gsm8k")[0]["target"] == "5");
+  folder.write("gsm8k/test.jsonl", "{\"question\": \"1+1?\", \"answer\": [5]}\n");
+  CHECK_THAT(config_error([&] { run(options); }),
+             ContainsSubstring("test.jsonl:1: doc_to_target: expected text, got [5]"));
+}
+
 TEST_CASE("harness: generated answers are cut at stop texts and read by both filters") {
   const Folder folder;
   std::filesystem::create_directories(folder.path("gsm8k"));
@@ -261,6 +317,7 @@ TEST_CASE("harness: unknown tasks are told with the nearest name, missing rows w
     CHECK_THAT(config_error([&] { run(options); }), ContainsSubstring(what));
   };
   refused(options_for(folder, {"arc_eazy"}), "unknown task 'arc_eazy'; did you mean 'arc_easy'?");
+  refused(options_for(folder, {"ARC-Easy"}), "unknown task 'ARC-Easy'; did you mean 'arc_easy'?");
   refused(options_for(folder, {"zzz"}), "unknown task 'zzz'; known are arc_easy, ");
   refused(options_for(folder, {"mmlu_anatomyy"}), "did you mean 'mmlu_anatomy'?");
   refused(options_for(folder, {}), "tasks: expected at least one, got none");
@@ -301,9 +358,19 @@ TEST_CASE("harness: rows that lack a field or hold a wrong answer are told with 
           "{\"sentence\":\"a _ b\",\"option1\":\"a\",\"option2\":\"b\",\"answer\":\"\"}",
           "answer: expected one character of 12");
   refused("hellaswag", "hellaswag/validation.jsonl",
-          "{\"activity_label\":\"a\",\"ctx_a\":\"b\",\"ctx_b\":\"c\",\"endings\":[\"d\"],\"label\":"
-          "\"\"}",
+          "{\"activity_label\":\"a\",\"ctx_a\":\"b\",\"ctx_b\":\"c\",\"endings\":[\"d\","
+          "\"e\",\"f\",\"g\"],\"label\":\"\"}",
           "label: expected 0, 1, 2 or 3");
+  refused("hellaswag", "hellaswag/validation.jsonl",
+          "{\"activity_label\":\"a\",\"ctx_a\":\"b\",\"ctx_b\":\"c\",\"endings\":\"d\","
+          "\"label\":0}",
+          "validation.jsonl:1: endings: expected a list of four, got \"d\"");
+  for (const auto* labels : {"[1]", "[1,\"0\"]", "{}"}) {
+    refused("truthfulqa_mc2", "truthfulqa/validation.jsonl",
+            str("{\"question\":\"q\",\"mc2_targets\":{\"choices\":[\"a\",\"b\"],\"labels\":",
+                labels, "}}"),
+            "validation.jsonl:1: mc2_targets.labels: expected 2 labels, 0 or 1, got ");
+  }
   refused("race", "race/test.jsonl", "{\"article\":\"a\",\"problems\":\"[{'question': \"}",
           "race/test.jsonl:1: problems: expected a Python literal");
 }

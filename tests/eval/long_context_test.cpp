@@ -1,7 +1,9 @@
 // Long-context texts: their length, their answers and where these lie; the loss by position.
 #include "eval/long_context.h"
 
+#include "base/signals.h"
 #include "eval/models.h"
+#include "zebra/error.h"
 
 namespace zebra::testing {
 
@@ -38,6 +40,24 @@ TEST_CASE("long context: too short a text and an unknown task are refused") {
                     ContainsSubstring("niah_single: expected room for at least"));
   CHECK_THROWS_WITH(make_long_context_sample(tokenizer, "niah_singel", 400, 0.5, 1),
                     ContainsSubstring("got 'niah_singel'; did you mean 'niah_single'?"));
+  CHECK_THROWS_WITH(check_long_context(tokenizer, {.task = "niah_singel"}, 1),
+                    ContainsSubstring("got 'niah_singel'"));
+  CHECK_THROWS_WITH(check_long_context(tokenizer, {.task = "niah_single", .tokens = 20}, 1),
+                    ContainsSubstring("niah_single: expected a length of at least ") &&
+                        ContainsSubstring("for BOS and the answer, got 20"));
+  CHECK_NOTHROW(check_long_context(tokenizer, {.task = "common_words"}, 1));
+}
+
+TEST_CASE("long context: a request to stop is heard between two samples and two sequences") {
+  auto options = tiny_options({MixerKind::kMamba2});
+  options.max_position_embeddings = 1024;
+  const CausalLm model(options);
+  set_time_limit(1e-9);
+  CHECK_THROWS_AS(score_long_context(model, ByteTokenizer(), {.task = "niah_single"}, {}),
+                  StoppedError);
+  CHECK_THROWS_AS(loss_by_position(model, std::vector<int64_t>(20, 5), {.length = 8}),
+                  StoppedError);
+  set_time_limit(0);
 }
 
 TEST_CASE("long context: the share of answers ignores case and counts each once") {

@@ -63,6 +63,23 @@ TEST_CASE("python text: length, case and words count characters") {
   CHECK(count_words(" a  b\u00a0c\n") == 5);
 }
 
+TEST_CASE("python text: replace, and nothing is before each character and at the end") {
+  CHECK(replace_all("a--b-", "-", "+-") == "a+-+-b+-");
+  CHECK(replace_all("\u00e91", "", "x") == "x\u00e9x1x");
+  CHECK(replace_all("", "", "x") == "x");
+}
+
+TEST_CASE("python literals: escapes are Python's, and what Python cannot read is refused") {
+  const auto value = [](const std::string& text) { return parse_python_literal(text, "f"); };
+  CHECK(value(R"('\q\x41\101\0018\u20ac\U0001f993')") ==
+        "\\qAA\x01"
+        "8\u20ac\U0001f993");
+  for (const auto* text :
+       {R"('\x4')", R"('\x-1')", R"('\ud83e')", R"('\U00110000')", R"('\N{x}')"}) {
+    CHECK_THROWS_WITH(value(text), ContainsSubstring("with an escape at offset 1"));
+  }
+}
+
 TEST_CASE("python literals: nested lists and dicts with both quotes and escapes") {
   const auto value = parse_python_literal(
       R"([{'q': "It's", 'n': -3, 'x': 1.5, 'o': ['a\n', 'b\'', '\u00e9'], 't': (True, None)},])",
@@ -82,10 +99,18 @@ TEST_CASE("python literals: what is cut off or is code is refused with its place
   CHECK_THROWS_AS(parse_python_literal("['a", "f"), ConfigError);
   CHECK_THROWS_AS(parse_python_literal("open('x')", "f"), ConfigError);
   CHECK_THROWS_AS(parse_python_literal("[1] 2", "f"), ConfigError);
+  CHECK_THROWS_WITH(parse_python_literal("[1 a\nb", "f"), ContainsSubstring("got 'a\\nb'"));
+  CHECK_THROWS_WITH(parse_python_literal(std::string(100'000, '['), "f"),
+                    ContainsSubstring("at most 100 brackets in each other"));
 }
 
 TEST_CASE("python JSON: what is not ASCII is escaped, in pairs above U+FFFF") {
   CHECK(python_json_string("a\"\u00e9\n\U0001f993\x7f") == R"("a\"\u00e9\n\ud83e\udd93\u007f")");
+}
+
+TEST_CASE("python: an excerpt is one line, and no character of it is cut") {
+  CHECK(excerpt("a\r\nb") == "a\\r\\nb");
+  CHECK(excerpt(std::string(199, 'x') + "\u00e9") == std::string(199, 'x') + "...");
 }
 
 }  // namespace zebra::testing

@@ -98,6 +98,15 @@ TEST_CASE("sampler: probabilities are those of Hugging Face's processors in thei
         {0.109143726508, 0, 0, 0.302228732774, 0.437709082441, 0, 0, 0, 0.150918458277, 0, 0, 0});
 }
 
+TEST_CASE("sampler: the smallest temperature leaves the likeliest token, and no overflow") {
+  const auto logits = torch::tensor({1.0, 3.0, 2.0}, torch::kDouble);
+  const auto likeliest = torch::tensor({0.0, 1.0, 0.0}, torch::kDouble);
+  for (const auto& logits_of : {logits, logits - 10}) {
+    const auto p = after({.temperature = 1e-308, .top_p = 0.9}, logits_of, {});
+    check_close(dense(p, 3), likeliest, kTwin64, "probabilities");
+  }
+}
+
 TEST_CASE("sampler: tokens as likely as the k-th stay, as in Hugging Face") {
   const auto logits = torch::tensor({1.0, 3.0, 2.0, 2.0, 2.0, 0.0}, torch::kDouble);
   CHECK(after({.temperature = 1, .top_k = 2}, logits, {}).ids == std::vector<int64_t>{1, 2, 3, 4});

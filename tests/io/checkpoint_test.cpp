@@ -1,5 +1,6 @@
 #include "zebra/checkpoint.h"
 
+#include "support/capture.h"
 #include "support/close_to.h"
 #include "support/file_limit.h"
 #include "support/temp_dir.h"
@@ -28,6 +29,7 @@ using zebra::testing::check_equal;
 using zebra::testing::ContainsSubstring;
 using zebra::testing::FileSizeLimit;
 using zebra::testing::run_ranks;
+using zebra::testing::StderrCapture;
 using zebra::testing::TempDir;
 namespace fs = std::filesystem;
 
@@ -216,6 +218,17 @@ TEST_CASE("checkpoint: any file missing, cut short or changed falls back to the 
   }
 }
 
+TEST_CASE("checkpoint: one that was found damaged goes before a good one") {
+  const TempDir folder;
+  CheckpointStore store(folder.path(), {.keep = 2});
+  store.save(checkpoint_of(10));
+  store.save(checkpoint_of(20));
+  flip_bit(folder.path() / "step-00000020" / kShard, 300);
+  check_same(store.load_newest(), 10);
+  store.save(checkpoint_of(30));
+  CHECK(store.steps() == std::vector<int64_t>{10, 30});
+}
+
 TEST_CASE("checkpoint: every byte of the small files counts") {
   const TempDir folder;
   CheckpointStore store(folder.path(), {.keep = 1});
@@ -305,6 +318,7 @@ namespace {
 
 // Saves one step after another until it is killed. Runs in a child process.
 [[noreturn]] void save_for_ever(const fs::path& folder) {
+  at::set_num_threads(1);  // the parent's others are not in a forked process
   try {
     CheckpointStore store(folder, {.keep = 2});
     const auto newest = store.load_newest();
@@ -529,6 +543,24 @@ TEST_CASE("checkpoint: an asynchronous save that fails is told at the next call"
   store.save(checkpoint_of(3));
   CHECK_THROWS_AS(store.wait(), zebra::ConfigError);
   store.poll();  // told once
+}
+
+TEST_CASE("checkpoint: the loss of a rank is left to the training to tell") {
+  const TempDir folder;
+  const auto lost = [](const std::string&) -> std::vector<std::string> {
+    throw std::runtime_error("lost another rank");
+  };
+  const StderrCapture captured;
+  const auto train = [&](bool fails) {
+    CheckpointStore store(folder.path(), {.keep = 2, .keep_every = 0, .asynchronous = true},
+                          {.rank = 1, .world = 2, .exchange = lost});
+    store.save(checkpoint_of(1));
+    if (fails) throw std::runtime_error("lost another rank");
+  };
+  CHECK_THROWS(train(true));
+  CHECK(captured.text().empty());
+  train(false);
+  CHECK_THAT(captured.text(), ContainsSubstring("lost another rank"));
 }
 
 TEST_CASE("checkpoint: a missing tensor, text or element is named") {

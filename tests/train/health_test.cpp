@@ -157,11 +157,15 @@ TEST_CASE("health: a rank that works far longer than the median is reported") {
 TEST_CASE("health: what any rank asks for is asked for on all") {
   std::atomic<int> right{0};
   zebra::testing::run_ranks(4, [&](const zebra::RankExchange& ranks) {
-    const int64_t flags = ranks.rank == 1 ? 1 : ranks.rank == 3 ? 4 : 0;
-    if (zebra::any_of(ranks, flags) == 5) ++right;
+    zebra::Requests own;
+    if (ranks.rank == 1) own = {.flags = 1, .stop_reason = "the time limit"};
+    if (ranks.rank == 3) own.flags = 4;
+    const auto all = zebra::any_of(ranks, own);
+    if (all.flags == 5 && all.stop_reason == "the time limit") ++right;
   });
   CHECK(right == 4);
-  CHECK(zebra::any_of({}, 6) == 6);
+  CHECK(zebra::any_of({}, {.flags = 6, .stop_reason = ""}).flags == 6);
+  CHECK(zebra::any_of({}, {.flags = 6, .stop_reason = ""}).stop_reason.empty());
 }
 
 TEST_CASE("health: a trace holds the operations that were done") {

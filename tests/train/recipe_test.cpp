@@ -216,8 +216,9 @@ TEST_CASE("recipe: tasks, models and published scores that are not known are ref
   const auto all = texts[0] + texts[1] + texts[2] + texts[3];
   CHECK_THAT(all, ContainsSubstring("eval.tasks.0: expected a known task or a YAML file, got "
                                     "arc_eazy (did you mean arc_easy?)"));
-  CHECK_THAT(all, ContainsSubstring("eval.at.1: expected base, init, ild, composed, distill or "
-                                    "dpo, got sft"));
+  CHECK_THAT(all, ContainsSubstring("eval.at.1: expected all, base, init, ild, composed, distill "
+                                    "or dpo, got sft"));
+  CHECK(RecipeFile(kGood).mistakes({"eval.tasks=[piqa]", "eval.at=[all]"}).empty());
   CHECK_THAT(all, ContainsSubstring("eval.limit: expected at least 0, got -1"));
   CHECK_THAT(all, ContainsSubstring("eval.published.0.task: expected one of eval.tasks, got piqa"));
 }
@@ -230,7 +231,7 @@ TEST_CASE("recipe: rules that an override can break are checked after it") {
   CHECK(mistakes_with("device=gpu") ==
         Texts{"--set device: expected cpu, cuda or cuda:N, got gpu"});
   CHECK(mistakes_with("device=cuda:1").empty());
-  CHECK(mistakes_with("dtype=fp8") == Texts{"--set dtype: expected fp32 or bf16, got fp8"});
+  CHECK(mistakes_with("dtype=fp8") == Texts{"--set dtype: expected fp32, bf16 or fp64, got fp8"});
   CHECK(mistakes_with("data={train: [{path: a}], validation: [{path: b}], packing: none, recut: "
                       "true}") == Texts{"--set data.recut: expected packing concat, got none"});
   CHECK(mistakes_with("hybrid.mla.rope=llama") ==

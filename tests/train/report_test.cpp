@@ -71,7 +71,8 @@ Summary full_summary() {
                    .base_kv_values_per_token = 640,
                    .bytes_per_token = 48,
                    .bytes_per_sequence = 40960,
-                   .base_bytes_per_token = 1280};
+                   .base_bytes_per_token = 1280,
+                   .max_tokens = 4096};
   summary.speed.base_decode_tokens_per_second = 2211.4;
   summary.speed.hybrid_decode_tokens_per_second = 2980;
   summary.speed.seconds = {{"ild", 75.5}, {"distill", 231}};
@@ -183,10 +184,10 @@ TEST_CASE("summary_table: a row a model in the order of the run, a column a meas
         std::vector<std::string>{"base", "initialised", "composed", "distilled", "aligned"});
   CHECK(table.columns.size() == 12);
   CHECK(table.rows[0] == std::vector<std::string>{"base", "0.8125", "1.8432", "0.0000", "100.0 %",
-                                                  "92.0 %", "91.0 %", "61.0 %", "640", "100.0 %",
+                                                  "92.0 %", "91.0 %", "61.0 %", "1,280", "100.0 %",
                                                   "0", "2,211"});
-  CHECK(table.rows[4] == std::vector<std::string>{"aligned", "", "", "", "", "", "", "74.0 %", "24",
-                                                  "3.75 %", "12,288", "2,980"});
+  CHECK(table.rows[4] == std::vector<std::string>{"aligned", "", "", "", "", "", "", "74.0 %", "48",
+                                                  "3.75 %", "40,960", "2,980"});
 
   Summary one;
   one.stages["base"].nats_per_token = 2;
@@ -275,6 +276,10 @@ TEST_CASE("report: a sequence's memory counts the states too") {
   // 2,048 tokens: 48 * 2048 + 40960 bytes of 1280 * 2048.
   CHECK_THAT(page, ContainsSubstring("<td>2048</td><td>2.62M</td><td>139k</td><td>41k</td>"));
   CHECK_THAT(page, ContainsSubstring("<td>5.31 %</td>"));
+  CHECK_THAT(page, ContainsSubstring("<td>4096</td>"));  // the model's longest
+  CHECK_THAT(page, !ContainsSubstring("<td>16384</td>"));
+  CHECK_THAT(page, ContainsSubstring("1280 bytes a token"));
+  CHECK_THAT(page, ContainsSubstring("in bf16; the hybrid also keeps 41k bytes of states (SSM"));
 }
 
 TEST_CASE("report: is one page without scripts or other files, and every text is escaped") {

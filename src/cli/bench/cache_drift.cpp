@@ -25,6 +25,10 @@ at::Tensor sequences_of(const DriftFlags& flags, const LoadedModel& loaded) {
     throw ConfigError(str("--length: expected at most the model's ",
                           options.max_position_embeddings, " tokens, got ", flags.length));
   }
+  if (flags.length <= flags.read) {
+    throw ConfigError(str("--length: expected more than the ", flags.read,
+                          " tokens of --read, got ", flags.length));
+  }
   const auto ids = loaded.tokenizer->encode(read_file(flags.text));
   const int64_t wanted = flags.sequences * (flags.length + 1);
   if (static_cast<int64_t>(ids.size()) < wanted) {
@@ -80,9 +84,7 @@ void add_bench_cache_drift(CLI::App& app, Action& action) {
   verb->add_option("model", flags->model, "Model folder")->required()->type_name("MODEL");
   verb->add_option("--text", flags->text, "Text that is read")->required()->type_name("FILE");
   const auto number = [&](const char* flag, int64_t& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::PositiveNumber.description(""))
-        ->type_name("N");
+    verb->add_option(flag, value, meaning)->check(whole_number(1))->type_name("N");
   };
   number("--sequences", flags->sequences, "Sequences of it [8]");
   number("--length", flags->length, "Tokens of each [512]");

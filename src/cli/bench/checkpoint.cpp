@@ -184,14 +184,13 @@ void add_bench_checkpoint(CLI::App& app, Action& action) {
   verb->add_option("--folder", flags->folder, "Where to write, removed afterwards")
       ->type_name("DIR");
   const auto count = [&](const char* flag, int64_t& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::PositiveNumber.description(""))
-        ->type_name("N");
+    verb->add_option(flag, value, meaning)->check(whole_number(1))->type_name("N");
   };
   count("--batch-size", flags->batch_size, "Sequences of a step [16]");
   count("--sequence-length", flags->sequence_length, "Tokens of a sequence [256]");
   count("--rounds", flags->rounds, "Saves that are measured [10]");
   verb->add_option("--threads", flags->threads, "CPU threads; 0: the machine's cores")
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "JSON on stdout");
   verb->callback([flags, &action] { action = [flags] { bench(*flags); }; });

@@ -8,7 +8,6 @@
 #include <iterator>
 #include <sstream>
 
-#include "base/file.h"
 #include "base/progress.h"
 #include "cli/bench/transformers_peer.h"
 #include "cli/sampling_flags.h"
@@ -183,8 +182,11 @@ class Measurement {
     add("llama", [&] { return measure_generation(models_.llama, load, batches); });
     if (!folder_) return points;
     add("transformers", [&] {
-      auto peer =
-          run_transformers(flags_.python, folder_->path(), load, batches, at::get_num_threads());
+      auto peer = run_transformers({.python = flags_.python,
+                                    .device = flags_.machine.device,
+                                    .dtype = flags_.machine.dtype,
+                                    .threads = at::get_num_threads()},
+                                   folder_->path(), load, batches);
       peer_version_ = peer.version;
       return peer.speeds;
     });
@@ -225,6 +227,7 @@ std::string as_text(const GenerationSweep& sweep) {
 }
 
 void bench_generation(const GenerationFlags& flags) {
+  const auto html = open_output(flags.html);
   const auto machine = flags.machine.use();
   const auto models = load_models(flags, machine);
   Measurement measurement(flags, models);
@@ -235,7 +238,10 @@ void bench_generation(const GenerationFlags& flags) {
                    " threads. Parameters: ", count_parameters(models.hybrid->options()), " and ",
                    count_parameters(models.llama->options()), ".");
   if (!peer.empty()) about += " Peer: " + peer + ".";
-  if (!flags.html.empty()) write_file_atomic(flags.html, generation_page(sweeps, about));
+  if (html) {
+    html->write(generation_page(sweeps, about));
+    html->commit();
+  }
   if (!flags.json) {
     print(about + "\n\n");
     for (const auto& sweep : sweeps) print(as_text(sweep));
@@ -265,13 +271,11 @@ void add_bench_generate(CLI::App& app, Action& action) {
   const auto list = [&](const char* flag, std::vector<int64_t>& values, const char* meaning) {
     verb->add_option(flag, values, meaning)
         ->delimiter(',')
-        ->check(CLI::PositiveNumber.description(""))
+        ->check(whole_number(1))
         ->type_name("N,...");
   };
   const auto number = [&](const char* flag, int64_t& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::PositiveNumber.description(""))
-        ->type_name("N");
+    verb->add_option(flag, value, meaning)->check(whole_number(1))->type_name("N");
   };
   list("--batches", flags->batches, "Batches of the first sweep, prompt of 1 token [1,8,32]");
   number("--written", flags->written, "Tokens that each row of it writes [256]");

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/progress.h"
+#include "base/signals.h"
 #include "cli/sampling_flags.h"
 #include "eval/long_context.h"
 #include "zebra/error.h"
@@ -24,26 +25,32 @@ struct LongContextFlags {
   MachineFlags machine;
 };
 
-std::vector<LongContextScore> score_tasks(const LongContextFlags& flags,
-                                          const LoadedModel& loaded) {
-  const auto tasks = flags.tasks.empty() ? long_context_tasks() : flags.tasks;
-  const GenerateOptions options{
-      .seed = flags.seed, .stop_ids = loaded.model->options().eos_token_ids, .cache = flags.cache};
-  Progress progress("long context", static_cast<int64_t>(tasks.size() * flags.lengths.size()),
-                    /*tokens_per_step=*/0);
-  std::vector<LongContextScore> scores;
+// All of them are checked before the first one runs.
+std::vector<LongContextTest> tests_of(const LongContextFlags& flags, const LoadedModel& loaded) {
+  const int64_t most = loaded.model->options().max_position_embeddings;
+  std::vector<LongContextTest> tests;
   for (const int64_t length : flags.lengths) {
-    if (length > loaded.model->options().max_position_embeddings) {
-      throw ConfigError(str("--lengths: expected at most the model's ",
-                            loaded.model->options().max_position_embeddings, " tokens, got ",
-                            length));
+    if (length > most) {
+      throw ConfigError(
+          str("--lengths: expected at most the model's ", most, " tokens, got ", length));
     }
-    for (const auto& task : tasks) {
-      progress.update(static_cast<int64_t>(scores.size()), str(task, " at ", length));
-      scores.push_back(
-          score_long_context(loaded.model, *loaded.tokenizer,
-                             {.task = task, .tokens = length, .samples = flags.samples}, options));
+    for (const auto& task : flags.tasks.empty() ? long_context_tasks() : flags.tasks) {
+      tests.push_back({.task = task, .tokens = length, .samples = flags.samples});
+      check_long_context(*loaded.tokenizer, tests.back(), flags.seed);
     }
+  }
+  return tests;
+}
+
+std::vector<LongContextScore> score_tests(const LongContextFlags& flags, const LoadedModel& loaded,
+                                          const std::vector<LongContextTest>& tests) {
+  const GenerateOptions options{
+      .seed = flags.seed, .stop_ids = loaded.stop_ids, .cache = flags.cache};
+  Progress progress("long context", static_cast<int64_t>(tests.size()), /*tokens_per_step=*/0);
+  std::vector<LongContextScore> scores;
+  for (const auto& test : tests) {
+    progress.update(static_cast<int64_t>(scores.size()), str(test.task, " at ", test.tokens));
+    scores.push_back(score_long_context(loaded.model, *loaded.tokenizer, test, options));
   }
   progress.update(static_cast<int64_t>(scores.size()), "");
   progress.finish();
@@ -107,8 +114,10 @@ void bench_texts(const LongContextFlags& flags) {
     for (const auto& answer : sample.answers) answers += (answers.empty() ? "" : ", ") + answer;
     return print(sample.prompt + "\n\n[" + answers + "]\n");
   }
-  const auto scores = score_tasks(flags, loaded);
+  install_stop_handlers();
+  const auto tests = tests_of(flags, loaded);
   const auto losses = score_text_file(flags, loaded);
+  const auto scores = score_tests(flags, loaded, tests);
   if (flags.json) return print_json(as_json(scores, losses));
   print(as_text(scores, losses));
 }
@@ -129,19 +138,19 @@ void add_bench_long_context(CLI::App& app, Action& action) {
       ->type_name("NAME,...");
   verb->add_option("--lengths", flags->lengths, "Tokens of a text [512,1024,2048]")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N,...");
   verb->add_option("--samples", flags->samples, "Texts of each task and length [10]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_option("--text", flags->text, "Also the loss by position in this file, at the longest")
       ->type_name("FILE");
   verb->add_option("--sequences", flags->sequences, "Sequences of it [8]")
-      ->check(CLI::PositiveNumber.description(""))
+      ->check(whole_number(1))
       ->type_name("N");
   verb->add_option("--show", flags->show, "Print a text of this task and its answers instead")
       ->type_name("NAME");
-  verb->add_option("--seed", flags->seed, "Of the texts [0]")->type_name("S");
+  verb->add_option("--seed", flags->seed, "Of the texts [0]")->check(any_seed())->type_name("S");
   declare_cache(verb, flags->cache);
   verb->add_flag("--json", flags->json, "JSON instead of tables");
   flags->machine.declare(verb);

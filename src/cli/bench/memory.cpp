@@ -1,6 +1,6 @@
 // zebra bench memory: what each way of sharing leaves on a rank, and what each way of recomputing
 // keeps for the backward, against the prediction.
-#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 #include <algorithm>
@@ -25,15 +25,21 @@ struct MemoryFlags {
   bool json = false;
 };
 
-// Counts what this thread's tensors take, as the CPU allocator reports it.
+// What the tensors of all threads take, as the CPU allocator counts it: the thread of collectives
+// gives back what this one has made.
 class MemoryMeter : public c10::MemoryReportingInfoBase {
  public:
-  void reportMemoryUsage(void* /*pointer*/, int64_t size, size_t /*allocated*/, size_t /*reserved*/,
+  MemoryMeter() { FLAGS_caffe2_report_cpu_memory_usage = true; }
+  void reportMemoryUsage(void* /*pointer*/, int64_t /*size*/, size_t allocated, size_t /*reserved*/,
                          c10::Device /*device*/) override {
-    live_ += size;  // negative when memory is given back
+    live_ = static_cast<int64_t>(allocated);
   }
   bool memoryProfilingEnabled() const override { return true; }
-  int64_t live() const { return live_; }
+  // The count comes with what this thread allocates.
+  int64_t live() const {
+    const auto probe = at::empty({1}, at::kByte);
+    return live_;
+  }
 
  private:
   int64_t live_ = 0;
@@ -100,6 +106,7 @@ Row measure_sharding(const MemoryFlags& flags, Group& group, const MemoryMeter& 
     loss_of(model, tokens).backward();
     optimizer.step(/*learning_rate=*/1e-4);
   }
+  group.barrier();  // by then the collectives' thread has let go of those before it
   const auto held =
       static_cast<double>(meter.live() - before) - static_cast<double>(tokens.nbytes());
   const auto bytes = optimizer.bytes();
@@ -182,9 +189,12 @@ void add_bench_memory(CLI::App& bench, Action& action) {
                         "Bytes that each sharding leaves on a rank, and each recomputation keeps",
                         "zebra bench memory --model data/tiny/base --nproc 4 --json");
   verb->add_option("--model", flags->model, "Model folder [data/tiny/base]")->type_name("DIR");
-  verb->add_option("--nproc", flags->nproc, "Ranks [4]")->type_name("N");
-  verb->add_option("--batch-size", flags->batch_size, "Sequences of a step [4]")->type_name("N");
+  verb->add_option("--nproc", flags->nproc, "Ranks [4]")->check(whole_number(1))->type_name("N");
+  verb->add_option("--batch-size", flags->batch_size, "Sequences of a step [4]")
+      ->check(whole_number(1))
+      ->type_name("N");
   verb->add_option("--sequence-length", flags->sequence_length, "Tokens of a sequence [256]")
+      ->check(whole_number(2))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "Print JSON instead of a table");
   verb->callback([flags, &action] { action = [flags] { run_memory(*flags); }; });

@@ -147,6 +147,21 @@ std::string as_text(const ordered_json& result) {
   return out.str();
 }
 
+// Made now, gone at the end, also at an error's.
+class WorkFolder {
+ public:
+  explicit WorkFolder(fs::path path) : path_(std::move(path)) { make_folders(path_); }
+  ~WorkFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+
+ private:
+  fs::path path_;
+};
+
 void bench(const Flags& flags) {
   MachineFlags machine;
   machine.threads = flags.threads;
@@ -155,7 +170,10 @@ void bench(const Flags& flags) {
   if (fs::exists(flags.folder)) {
     throw ConfigError(str("--folder: expected a name that is free, got ", flags.folder));
   }
-  make_folders(flags.folder);
+  if (!flags.text.empty() && !fs::is_regular_file(flags.text)) {
+    throw ConfigError(str("--text: expected a file, got ", flags.text));
+  }
+  const WorkFolder folder(flags.folder);
   auto text = fs::path(flags.text);
   if (flags.text.empty()) {
     text = fs::path(flags.folder) / "text.jsonl";
@@ -172,7 +190,6 @@ void bench(const Flags& flags) {
   for (const auto& options : ways()) {
     result["packing"].push_back(measure_packing(flags, plan, prepared, *tokenizer, options));
   }
-  fs::remove_all(flags.folder);
   if (flags.json) return print_json(result);
   print(as_text(result));
 }
@@ -192,15 +209,13 @@ void add_bench_packing(CLI::App& app, Action& action) {
   verb->add_option("--folder", flags->folder, "Where to write, removed afterwards [bench-packing]")
       ->type_name("DIR");
   const auto count = [&](const char* flag, int64_t& value, const char* meaning) {
-    verb->add_option(flag, value, meaning)
-        ->check(CLI::PositiveNumber.description(""))
-        ->type_name("N");
+    verb->add_option(flag, value, meaning)->check(whole_number(1))->type_name("N");
   };
   count("--megabytes", flags->megabytes, "Of generated text [100]");
   count("--sequence-length", flags->sequence_length, "Tokens of a sequence [2048]");
   count("--batch-size", flags->batch_size, "Sequences of a batch [16]");
   verb->add_option("--threads", flags->threads, "CPU threads; 0: the machine's cores")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "JSON on stdout");
   verb->callback([flags, &action] { action = [flags] { bench(*flags); }; });

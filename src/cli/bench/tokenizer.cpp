@@ -217,7 +217,7 @@ void add_bench_tokenizer(CLI::App& bench, Action& action) {
       ->type_name("FILE");
   verb->add_option("--seconds", flags->seconds,
                    "Passes are made for so long; the fastest counts [3]")
-      ->check(CLI::NonNegativeNumber.description(""))
+      ->check(number("a number of at least 0", [](double x) { return x >= 0; }))
       ->type_name("S");
   verb->add_flag("--peer", flags->peer, "Also run Hugging Face tokenizers on the same documents");
   verb->add_option("--python", flags->python, "Interpreter that has it [python3]")

@@ -19,8 +19,16 @@ import torch, transformers
 from transformers import AutoModelForCausalLM, DynamicCache
 torch.set_num_threads(task["threads"])
 torch.set_grad_enabled(False)
-model = AutoModelForCausalLM.from_pretrained(task["folder"], dtype=torch.float32).eval()
+dtype = {"fp64": torch.float64, "fp32": torch.float32,
+         "bf16": torch.bfloat16, "fp16": torch.float16}[task["dtype"]]
+device = torch.device(task["device"])
+model = AutoModelForCausalLM.from_pretrained(task["folder"], dtype=dtype).eval().to(device)
 vocabulary = model.config.vocab_size
+
+def now():
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 def copied(cache, batch):
     cache.batch_repeat_interleave(batch)
@@ -38,7 +46,7 @@ def decode(cache, token, steps):
     return cache
 
 def prefilled(tokens):
-    ids = (torch.arange(tokens) * 7 % vocabulary).unsqueeze(0)
+    ids = (torch.arange(tokens, device=device) * 7 % vocabulary).unsqueeze(0)
     cache, chunk = DynamicCache(), 512
     for piece in ids.split(chunk, 1):
         out = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -46,15 +54,15 @@ def prefilled(tokens):
 
 cache, token = prefilled(min(64, task["prompt_tokens"]))
 decode(cache, token, 2)
-began = time.perf_counter()
+began = now()
 cache, token = prefilled(task["prompt_tokens"])
-prefill = time.perf_counter() - began
+prefill = now() - began
 speeds = []
 for batch in task["batches"]:
     rows, tokens = copied(copy.deepcopy(cache), batch), token.expand(batch, 1)
-    began = time.perf_counter()
+    began = now()
     rows = decode(rows, tokens, task["new_tokens"])
-    seconds = time.perf_counter() - began
+    seconds = now() - began
     bytes_held = sum(t.numel() * t.element_size() for t in tensors(rows))
     speeds.append({"prefill": prefill, "decode": seconds, "bytes": bytes_held})
 print("RESULT " + json.dumps({
@@ -104,13 +112,14 @@ GenerationSpeed speed_of(const GenerationLoad& load, int64_t batch, const json& 
 
 }  // namespace
 
-PeerResult run_transformers(const std::string& python, const std::string& folder,
-                            const GenerationLoad& load, const std::vector<int64_t>& batches,
-                            int64_t threads) {
+PeerResult run_transformers(const PeerMachine& machine, const std::string& folder,
+                            const GenerationLoad& load, const std::vector<int64_t>& batches) {
   namespace fs = std::filesystem;
   const auto place = fs::path(folder);
   const json task = {{"folder", fs::absolute(folder).string()},
-                     {"threads", threads},
+                     {"device", machine.device},
+                     {"dtype", machine.dtype},
+                     {"threads", machine.threads},
                      {"prompt_tokens", load.prompt_tokens},
                      {"new_tokens", load.new_tokens},
                      {"batches", batches}};
@@ -118,12 +127,12 @@ PeerResult run_transformers(const std::string& python, const std::string& folder
   write_file_atomic(place / "bench.py", kScript);
   const auto errors = place / "bench.err";
   const auto result =
-      run_command(quoted(python) + " " + quoted((place / "bench.py").string()) + " " +
+      run_command(quoted(machine.python) + " " + quoted((place / "bench.py").string()) + " " +
                   quoted((place / "bench.json").string()) + " 2> " + quoted(errors.string()));
   const auto found = result.out.find("RESULT ");
   if (result.status != 0 || found == std::string::npos) {
     const auto line = last_line(fs::exists(errors) ? read_file(errors) : std::string());
-    throw ConfigError(str("--peer: expected ", python,
+    throw ConfigError(str("--peer: expected ", machine.python,
                           " with torch and transformers (pip install "
                           "torch transformers), got ",
                           line.empty() ? "no result" : line));

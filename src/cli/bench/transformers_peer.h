@@ -16,8 +16,11 @@ struct PeerResult {
   std::string version;  // "transformers 5.17.0, torch 2.11.0"
   std::vector<GenerationSpeed> speeds;
 };
-PeerResult run_transformers(const std::string& python, const std::string& folder,
-                            const GenerationLoad& load, const std::vector<int64_t>& batches,
-                            int64_t threads);
+struct PeerMachine {
+  std::string python, device, dtype;
+  int64_t threads = 0;
+};
+PeerResult run_transformers(const PeerMachine& machine, const std::string& folder,
+                            const GenerationLoad& load, const std::vector<int64_t>& batches);
 
 }  // namespace zebra

@@ -20,6 +20,7 @@ struct AddedToken {
   bool rstrip = false;       // and after it
   bool normalized = true;    // looked for in the normalised text, in normalised form
   bool special = false;      // left out of decoded text
+  std::string where = {};    // the file that names it as BOS or EOS, where that is another one
 };
 // From an item of `added_tokens`, an entry of `added_tokens_decoder`, or the value of bos_token and
 // the like; a plain string is a special token that is not normalised.

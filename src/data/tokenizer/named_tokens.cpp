@@ -49,8 +49,8 @@ int64_t NamedTokens::add_named(const std::optional<AddedToken>& token, const cha
   if (!token || token->content.empty()) return -1;
   const int64_t id = id_of(token->content);
   if (id < 0) {
-    throw ConfigError(str(files.where(), ": ", key, ": expected a token of the vocabulary, got ",
-                          token->content));
+    throw ConfigError(str(token->where.empty() ? files.where() : token->where, ": ", key,
+                          ": expected a token of the vocabulary, got ", token->content));
   }
   const auto* known = added_.find(id);
   auto named = known != nullptr ? *known : *token;

@@ -24,6 +24,15 @@ constexpr std::string_view kNoSpace =
                         " in ", expression));
 }
 
+// A letter, mark, digit or connecting mark; PCRE2's own \w knows no marks.
+constexpr const char* kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+
+std::string word_class(char letter, bool in_class, const std::string& where,
+                       const std::string& expression) {
+  if (in_class && letter == 'W') refuse(where, expression, "\\W in a class");
+  return in_class ? kWord : str(letter == 'w' ? "[" : "[^", kWord, "]");
+}
+
 std::string space_class(char letter, bool in_class) {
   if (in_class) return std::string(letter == 's' ? kSpace : kNoSpace);
   return str(letter == 's' ? "[" : "[^", kSpace, "]");
@@ -39,8 +48,13 @@ std::string translate(const std::string& expression, const std::string& where) {
     if (c == '\\' && (next == 's' || next == 'S')) {
       result += space_class(next, in_class);
       ++i;
+    } else if (c == '\\' && (next == 'w' || next == 'W')) {
+      result += word_class(next, in_class, where, expression);
+      ++i;
     } else if (c == '\\') {
-      if (next == 'h' || next == 'H') refuse(where, expression, str('\\', next));
+      if (next != '\0' && std::string_view("hHbBXZ").find(next) != std::string_view::npos) {
+        refuse(where, expression, str('\\', next));
+      }
       result += c;
       if (++i < expression.size()) result += next;
     } else {
@@ -48,7 +62,10 @@ std::string translate(const std::string& expression, const std::string& where) {
       if (c == '{' && !in_class)
         counting = i < 2 || expression[i - 2] != '\\';  // not \p{L}, \x{a0}
       if (counting && !in_class && c == '}' && next == '+') refuse(where, expression, "{n,m}+");
-      if (in_class && c == '[' && next != ':') refuse(where, expression, "a class in a class");
+      if (c == '{' && !in_class && next == ',') refuse(where, expression, "{,m}");
+      if (in_class && c == '[') {
+        refuse(where, expression, next == ':' ? "[:name:]" : "a class in a class");
+      }
       in_class = c == '[' || (in_class && c != ']');
       result += c;
     }

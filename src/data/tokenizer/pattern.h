@@ -23,7 +23,8 @@ class PatternScratch {
 };
 
 // A regular expression as the Hugging Face library reads it (Oniguruma, Ruby's syntax), matched by
-// PCRE2. What the two read differently is refused: \h, \H, && in a class, {n,m}+.
+// PCRE2. \s and \w are written out as the former has them; what else the two read differently is
+// refused: \h \H \b \B \X \Z, && or a class in a class, {,m} and {n,m}+.
 class Pattern {
  public:
   // `where` begins the text of the ConfigError for an expression that does not compile.

@@ -22,6 +22,8 @@ using Step = PreTokenizer::Step;
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";  // U+2581
 constexpr const char* kGpt2 =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// Its words hold joiners, too: the peer matches them with another library than the patterns.
+constexpr const char* kWords = R"([\w\x{200c}\x{200d}]+|[^\w\s\x{200c}\x{200d}]+)";
 constexpr const char* kPunctuation = R"([!-/:-@\[-`{-~\p{P}])";
 
 enum class Behavior { kRemoved, kIsolated, kContiguous, kWithPrevious, kWithNext };
@@ -196,7 +198,7 @@ void PreTokenizer::add(const json& value, const std::string& where) {
     add_split({kPunctuation, where},
               find_value<std::string>(value, "behavior", where).value_or("Isolated"), false, where);
   } else if (type == "Whitespace") {
-    add_split({R"(\w+|[^\w\s]+)", where}, "Removed", /*invert=*/true, where);
+    add_split({kWords, where}, "Removed", /*invert=*/true, where);
   } else if (type == "WhitespaceSplit") {
     add_split({R"(\s)", where}, "Removed", /*invert=*/false, where);
   } else {

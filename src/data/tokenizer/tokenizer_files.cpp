@@ -52,6 +52,7 @@ class Reader {
     if (!value) return std::nullopt;
     auto token = added_token_from_json(*value, str(where_, ": ", key));
     token.special = true;
+    token.where = where_;
     return token;
   }
 

@@ -20,7 +20,7 @@ Document parse_row(std::string_view line, const std::string& where) {
   } catch (const Document::parse_error&) {
     // told below, as any other row that is no object
   }
-  throw ConfigError(str(where, ": expected a JSON object, got ", line.substr(0, 60)));
+  throw ConfigError(str(where, ": expected a JSON object, got ", excerpt(line)));
 }
 
 std::string split_file(const TaskSpec& task, const std::string& data, const std::string& split) {
@@ -47,7 +47,7 @@ Document resolve(const std::string& text, const TaskDocument& document, const ch
   for (const auto& item : document.fields.items()) names.push_back(item.key());
   const auto nearest = nearest_name(text, names);
   throw ConfigError(str(document.where, ": ", key,
-                        ": expected a field of the row or a template, got '", text, "'",
+                        ": expected a field of the row or a template, got '", excerpt(text), "'",
                         nearest.empty() ? "" : "; did you mean " + nearest + "?"));
 }
 
@@ -85,10 +85,7 @@ std::vector<std::string> resolve_choices(const TaskSpec& task, const TaskDocumen
     for (const auto& choice : list) choices.push_back(as_prompt(choice, document, "doc_to_choice"));
     return choices;
   }
-  for (const auto& choice : task.choices) {
-    choices.push_back(render_template(choice, document.fields, document.where));
-  }
-  return choices;
+  return task.choices;
 }
 
 int64_t answer_index(const Document& answer, const std::vector<std::string>& choices,
@@ -243,16 +240,16 @@ TaskQuestion make_question(const TaskSpec& task, const TaskDocument& document,
     return render(turns, options);
   };
   question.target = resolve_target(task, task.target, document, "doc_to_target");
+  const auto target = as_prompt(question.target, document, "doc_to_target");
   if (task.kind == TaskKind::kRolling) {
-    question.requests = {{"", as_prompt(question.target, document, "doc_to_target")}};
+    question.requests = {{"", target}};
     return question;
   }
   const auto text = resolve_target(task, task.text, document, "doc_to_text");
   if (task.kind != TaskKind::kMultipleChoice) {
     const auto context = prompt(as_prompt(text, document, "doc_to_text"));
-    const bool scored = task.kind == TaskKind::kLogLikelihood;
-    question.requests = {
-        {context, scored ? as_prompt(question.target, document, "doc_to_target") : ""}};
+    question.target = target;  // gsm8k compares texts, also where a row holds a number
+    question.requests = {{context, task.kind == TaskKind::kLogLikelihood ? target : ""}};
     return question;
   }
   question.choices = resolve_choices(task, document);
@@ -260,9 +257,8 @@ TaskQuestion make_question(const TaskSpec& task, const TaskDocument& document,
   const auto& answer = task.choices_are_contexts ? text : question.target;
   question.answer = answer_index(answer, question.choices, document);
   if (task.choices_are_contexts) {
-    const auto ending = delimiter + as_prompt(question.target, document, "doc_to_target");
     for (const auto& choice : question.choices) {
-      question.requests.push_back({prompt(choice), ending});
+      question.requests.push_back({prompt(choice), delimiter + target});
     }
   } else {
     const auto context = prompt(as_prompt(text, document, "doc_to_text"));
@@ -300,10 +296,14 @@ TaskRows read_rows(const TaskSpec& task, const std::string& data, const std::str
   return rows;
 }
 
-std::vector<TaskQuestion> make_questions(const TaskSpec& task,
-                                         const std::vector<TaskDocument>& documents,
+std::vector<TaskQuestion> make_questions(TaskSpec task, const std::vector<TaskDocument>& documents,
                                          const std::vector<TaskDocument>& pool, int64_t shots,
                                          const TaskOptions& options) {
+  // As in the harness, the first document tells whether texts are indices among the contexts.
+  if (task.kind == TaskKind::kMultipleChoice) {
+    const auto text = resolve_target(task, task.text, documents.at(0), "doc_to_text");
+    task.choices_are_contexts = text.is_number_integer();
+  }
   Examples examples(task, pool, shots, options.fewshot_seed);
   std::vector<TaskQuestion> questions;
   for (const auto& document : documents) {

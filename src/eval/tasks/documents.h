@@ -35,8 +35,7 @@ struct TaskQuestion {
 
 // Prompts of all documents in their order, as examples are drawn one document after the other.
 // `pool` holds the documents that examples come from.
-std::vector<TaskQuestion> make_questions(const TaskSpec& task,
-                                         const std::vector<TaskDocument>& documents,
+std::vector<TaskQuestion> make_questions(TaskSpec task, const std::vector<TaskDocument>& documents,
                                          const std::vector<TaskDocument>& pool, int64_t shots,
                                          const TaskOptions& options);
 

@@ -1,4 +1,5 @@
 // What templates do not reach: texts that are cleaned or taken apart, and scores of their own.
+#include <algorithm>
 #include <cmath>
 
 #include "base/json.h"
@@ -45,8 +46,10 @@ std::string clean_hellaswag(const std::string& raw) {
 Document prepare_hellaswag(Document document, const std::string& where) {
   const auto context = text_field(document, "ctx_a", where) + " " +
                        python_capitalize(text_field(document, "ctx_b", where));
+  const auto& raw = field(document, "endings", where);
+  if (!raw.is_array() || raw.size() != 4) fail_json(where, "endings", "a list of four", raw);
   Document endings = Document::array();
-  for (const auto& ending : field(document, "endings", where)) {
+  for (const auto& ending : raw) {
     if (!ending.is_string()) fail_json(where, "endings", "a list of strings", ending);
     endings.push_back(clean_hellaswag(ending.get<std::string>()));
   }
@@ -137,13 +140,21 @@ Document prepare_wikitext(Document document, const std::string& where) {
   return document;
 }
 
+Document prepare_truthfulqa(Document document, const std::string& where) {
+  const auto& targets = field(document, "mc2_targets", where);
+  const auto& choices = field(targets, "choices", where + ": mc2_targets");
+  const auto& labels = field(targets, "labels", where + ": mc2_targets");
+  const auto is_label = [](const Document& label) { return label == 0 || label == 1; };
+  if (!labels.is_array() || labels.size() != choices.size() ||
+      !std::all_of(labels.begin(), labels.end(), is_label)) {
+    fail_json(where, "mc2_targets.labels", str(choices.size(), " labels, 0 or 1"), labels);
+  }
+  return document;
+}
+
 // The share of the true answers in the probability of all.
 double score_truthfulqa(const Document& document, const std::vector<LogLikelihood>& answers) {
-  const auto& labels = field(document.at("mc2_targets"), "labels", "mc2_targets");
-  if (labels.size() != answers.size()) {
-    throw ConfigError(
-        str("mc2_targets.labels: expected ", answers.size(), " labels, got ", labels.size()));
-  }
+  const auto& labels = document.at("mc2_targets").at("labels");
   double all = 0, right = 0;
   for (size_t i = 0; i < answers.size(); ++i) {
     const double p = std::exp(answers[i].sum);

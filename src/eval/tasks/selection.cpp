@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "eval/python.h"
 #include "zebra/error.h"
 #include "zebra/options.h"
 #include "zebra/tasks.h"
@@ -21,7 +22,7 @@ const Entry* find_entry(const std::vector<Entry>& all, const std::string& name) 
 bool is_yaml(const std::string& name) { return name.ends_with(".yaml") || name.ends_with(".yml"); }
 
 [[noreturn]] void fail_unknown(const std::string& name) {
-  const auto nearest = nearest_name(name, task_names());
+  const auto nearest = nearest_name(python_lower(name), task_names());
   if (!nearest.empty()) {
     throw ConfigError(str("unknown task '", name, "'; did you mean '", nearest, "'?"));
   }

@@ -50,6 +50,7 @@ TaskSpec truthfulqa(const std::string& name, double version, const std::string& 
 
 std::vector<TaskSpec> question_tasks() {
   auto mc2 = truthfulqa("truthfulqa_mc2", 3, "mc2_targets");
+  mc2.prepare = prepare_truthfulqa;
   mc2.score = score_truthfulqa;
   return {
       arc("arc_easy"),
@@ -95,7 +96,6 @@ std::vector<TaskSpec> text_tasks() {
        .text = "{{answer_index}}",
        .target = "{{ending}}",
        .choices = {"{{contexts}}"},
-       .choices_are_contexts = true,
        .metrics = kAccuracy,
        .prepare = prepare_winogrande},
       {.name = "race",

@@ -46,8 +46,9 @@ struct TaskSpec {
 
   // Templates, or names of fields.
   std::string description = {}, text = {}, target = {};
-  std::vector<std::string> choices = {};  // one that gives a list, or one for each choice
-  bool choices_are_contexts = false;  // the target is the continuation, and text gives the answer
+  std::vector<std::string> choices = {};  // one that gives a list, or the plain text of each choice
+  // The target is the continuation, and text gives the answer; make_questions finds it out.
+  bool choices_are_contexts = false;
   std::string target_delimiter = " ", fewshot_delimiter = "\n\n";
 
   std::vector<Metric> metrics = {};
@@ -87,6 +88,7 @@ Document prepare_hellaswag(Document document, const std::string& where);
 Document prepare_winogrande(Document document, const std::string& where);
 Document prepare_race(Document document, const std::string& where);
 Document prepare_wikitext(Document document, const std::string& where);
+Document prepare_truthfulqa(Document document, const std::string& where);  // checks labels alone
 double score_truthfulqa(const Document& document, const std::vector<LogLikelihood>& answers);
 
 // What gsm8k compares: the answer that a text ends with, by two rules.

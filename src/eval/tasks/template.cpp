@@ -11,6 +11,8 @@ namespace zebra {
 
 namespace {
 
+constexpr int kDeepest = 100;  // brackets within brackets
+
 std::string type_of(const Document& value) {
   if (value.is_string()) return "text";
   if (value.is_array()) return "a list";
@@ -26,7 +28,7 @@ class Expression {
   Document value() {
     auto result = sum();
     skip();
-    if (at_ != text_.size()) fail(str("'", text_.substr(at_), "' is not understood"));
+    if (at_ != text_.size()) fail(str("'", excerpt(text_.substr(at_)), "' is not understood"));
     return result;
   }
 
@@ -34,7 +36,7 @@ class Expression {
   using Arguments = std::vector<Document>;
 
   [[noreturn]] void fail(const std::string& what) const {
-    throw ConfigError(str(where_, ": {{", text_, "}}: ", what));
+    throw ConfigError(str(where_, ": {{", excerpt(text_), "}}: ", what));
   }
 
   void skip() {
@@ -62,12 +64,14 @@ class Expression {
   }
 
   Document sum() {
+    if (++depth_ > kDeepest) fail(str("expected at most ", kDeepest, " brackets in each other"));
     auto value = filtered();
     while (take('+')) {
       const auto other = filtered();
       if (!value.is_string() || !other.is_string()) fail("only texts can be added");
       value = value.get<std::string>() + other.get<std::string>();
     }
+    --depth_;
     return value;
   }
 
@@ -117,12 +121,10 @@ class Expression {
   }
 
   Document quoted() {
-    const char quote = text_[at_++];
-    const auto end = text_.find(quote, at_);
-    if (end == std::string_view::npos) fail("a quote is not closed");
-    const auto inner = text_.substr(at_, end - at_);
-    at_ = end + 1;
-    return std::string(inner);
+    const auto value = python_string(text_, at_);
+    if (!value && at_ == text_.size()) fail("a quote is not closed");
+    if (!value) fail(str("expected an escape at offset ", at_));
+    return *value;
   }
 
   Document integer() {
@@ -150,12 +152,12 @@ class Expression {
 
   Document field(const Document& object, const std::string& key) const {
     if (!object.is_object())
-      fail(str(key, ": expected an object around it, got ", type_of(object)));
+      fail(str(excerpt(key), ": expected an object around it, got ", type_of(object)));
     if (const auto found = object.find(key); found != object.end()) return *found;
     std::vector<std::string> keys;
     for (const auto& item : object.items()) keys.push_back(item.key());
     const auto nearest = nearest_name(key, keys);
-    fail(str("field ", key, ": expected a value, got none",
+    fail(str("field ", excerpt(key), ": expected a value, got none",
              nearest.empty() ? "" : "; did you mean " + nearest + "?"));
   }
 
@@ -182,6 +184,9 @@ class Expression {
     if (!value.is_array()) fail(str("expected a list to slice, got ", type_of(value)));
     const auto size = static_cast<int64_t>(value.size());
     const auto bound = [&](const Document& given, int64_t usual) {
+      if (!given.is_null() && !given.is_number_integer()) {
+        fail(str("expected an integer as a slice's bound, got ", type_of(given)));
+      }
       const auto at = given.is_null() ? usual : given.get<int64_t>();
       return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size);
     };
@@ -198,10 +203,17 @@ class Expression {
   }
 
   Document call(const std::string& method, const Document& value, const Arguments& arguments) {
-    if (value.is_array()) return call_list(method, value, arguments);
-    if (value.is_string()) return call_text(method, value.get<std::string>(), arguments);
-    // Jinja's join writes what it joins, and so takes the text for the list: ", ".join(list)
-    fail(str(method, ": expected text or a list before it, got ", type_of(value)));
+    if (!value.is_array() && !value.is_string()) {
+      fail(str(method, ": expected text or a list before it, got ", type_of(value)));
+    }
+    auto result = value.is_array() ? call_list(method, value, arguments)
+                                   : call_text(method, value.get<std::string>(), arguments);
+    const bool takes_one = method == "split" || method == "join" || method == "index";
+    const size_t most = method == "replace" ? 2 : takes_one ? 1 : 0;
+    if (arguments.size() > most) {
+      fail(str(method, ": expected at most ", most, " arguments, got ", arguments.size()));
+    }
+    return result;
   }
 
   Document call_list(const std::string& method, const Document& list, const Arguments& arguments) {
@@ -241,6 +253,7 @@ class Expression {
     if (method == "capitalize") return python_capitalize(text);
     if (method == "length") return python_length(text);
     if (method == "split") return split(text, text_argument(arguments, 0, method));
+    // Python's join follows the text that it writes between: ", ".join(list)
     if (method == "join" && !arguments.empty() && arguments[0].is_array()) {
       return joined(arguments[0], text);
     }
@@ -275,6 +288,7 @@ class Expression {
   const Document& document_;
   const std::string& where_;
   size_t at_ = 0;
+  int depth_ = 0;
 };
 
 std::string as_text(const Document& value, const std::string& where) {
@@ -290,21 +304,34 @@ struct Piece {
   std::string_view text;
 };
 
+// Where the first {{, {# or {% is, or the end.
+size_t next_mark(std::string_view text) {
+  static constexpr std::string_view kKinds = "{#%";
+  for (size_t i = 0; i + 1 < text.size(); ++i) {
+    if (text[i] == '{' && kKinds.find(text[i + 1]) != std::string_view::npos) return i;
+  }
+  return text.size();
+}
+
 std::vector<Piece> pieces_of(std::string_view text, const std::string& where) {
   std::vector<Piece> pieces;
-  if (text.find("{%") != std::string_view::npos) {
-    throw ConfigError(
-        str(where, ": expected text with {{expressions}}, got a statement {% ... %}"));
-  }
   while (!text.empty()) {
-    const auto begin = std::min(text.find("{{"), text.size());
+    const auto begin = next_mark(text);
     if (begin > 0) pieces.push_back({false, text.substr(0, begin)});
     if (begin == text.size()) break;
-    const auto end = text.find("}}", begin);
-    if (end == std::string_view::npos) {
-      throw ConfigError(str(where, ": '", text.substr(begin), "': expected a closing }}"));
+    const auto fail = [&](const std::string& what) {
+      throw ConfigError(str(where, ": '", excerpt(text.substr(begin)), "': expected ", what));
+    };
+    const char kind = text[begin + 1];
+    if (kind == '%') fail("text with {{expressions}}, got a statement {% ... %}");
+    const std::string close = kind == '{' ? "}}" : "#}";
+    const auto end = text.find(close, begin + 2);
+    if (end == std::string_view::npos) fail("a closing " + close);
+    const auto inner = text.substr(begin + 2, end - begin - 2);
+    if (inner.starts_with('-') || inner.ends_with('-')) {
+      fail("no white-space control, got a '-' at a bracket");
     }
-    pieces.push_back({true, text.substr(begin + 2, end - begin - 2)});
+    if (kind == '{') pieces.push_back({true, inner});
     text.remove_prefix(end + 2);
   }
   return pieces;
@@ -312,7 +339,7 @@ std::vector<Piece> pieces_of(std::string_view text, const std::string& where) {
 
 }  // namespace
 
-bool is_template(std::string_view text) { return text.find("{{") != std::string_view::npos; }
+bool is_template(std::string_view text) { return next_mark(text) < text.size(); }
 
 Document evaluate_expression(std::string_view expression, const Document& document,
                              const std::string& where) {

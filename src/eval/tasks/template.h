@@ -1,11 +1,12 @@
 // The part of Jinja that harness tasks are written in: text with {{expressions}} over a document.
 //
 //   names and members   question   choices.text   choices[0]   parts[:-1]   doc['a b']
-//   literals            'text'  3  [a, b]
+//   literals            'text'  3  [a, b], escapes as in Python
 //   sums                ' ' + text
 //   methods             strip lstrip rstrip lower upper capitalize split join replace index
 //   filters             | trim  | lower  | upper  | capitalize  | join(', ')  | first  | last
 //                       | length
+//   remarks             {# text #}
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -29,6 +30,6 @@ Document evaluate_template(std::string_view text, const Document& document,
 std::string render_template(std::string_view text, const Document& document,
                             const std::string& where);
 
-bool is_template(std::string_view text);  // holds an expression
+bool is_template(std::string_view text);  // holds an expression, a remark or a statement
 
 }  // namespace zebra

@@ -1,6 +1,8 @@
 // Direct preference optimisation against a frozen copy of the model that the stage starts from.
 #include <cmath>
+#include <optional>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/progress.h"
 #include "base/signals.h"
@@ -8,6 +10,7 @@
 #include "train/flops.h"
 #include "train/loop.h"
 #include "train/stages/stages.h"
+#include "zebra/error.h"
 #include "zebra/eval.h"
 #include "zebra/losses.h"
 #include "zebra/safetensors.h"
@@ -24,21 +27,39 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   return batch;
 }
 
+std::string hash_text(const at::Tensor& values) {
+  const auto bytes = values.to(at::kCPU).contiguous();
+  Hasher hasher;
+  hasher.add_bytes(bytes.data_ptr(), bytes.nbytes());
+  return std::to_string(hasher.value());
+}
+
+// What an earlier start of the stage has kept; nullopt when there is none of this key, or when the
+// file is damaged, which is told.
+std::optional<at::Tensor> read_reference(const std::filesystem::path& path, uint64_t key) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  try {
+    const SafetensorsFile file(path);
+    auto metadata = file.metadata();
+    if (metadata["key"] != std::to_string(key)) return std::nullopt;
+    auto values = file.read("log_probs");
+    if (metadata["xxh3"] == hash_text(values)) return values;
+    log_warning(str(path.string(), ": damaged, its values are computed again"));
+  } catch (const ConfigError& error) {
+    log_warning(str(error.what(), "; its values are computed again"));
+  }
+  return std::nullopt;
+}
+
 // Log-probabilities of all pairs under the starting model, computed once and kept beside the
 // stage's key.
 // -> (2, P) float64: chosen, rejected.
 at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset& pairs,
                                uint64_t key) {
   const auto path = job.folder.checkpoints("dpo") / "reference.safetensors";
-  const auto is_there = [&]() -> std::string {
-    if (!std::filesystem::exists(path)) return "no";
-    const auto metadata = SafetensorsFile(path).metadata();
-    const auto found = metadata.find("key");
-    return found != metadata.end() && found->second == std::to_string(key) ? "yes" : "no";
-  };
-  if (job.group.led_text(is_there) == "yes") {
-    return SafetensorsFile(path).read("log_probs").to(job.device);
-  }
+  const auto is_there = [&] { return std::string(read_reference(path, key) ? "yes" : "no"); };
+  if (job.group.led_text(is_there) == "yes")
+    return read_reference(path, key).value().to(job.device);
   torch::NoGradGuard no_grad;
   const int64_t P = pairs.size(), step = job.recipe.stages.dpo->batch_size;
   const auto all = torch::zeros({2, P}, torch::dtype(torch::kDouble).device(job.device));
@@ -53,7 +74,8 @@ at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset
   job.group.all_reduce(all).wait();
   job.group.led([&] {
     std::filesystem::create_directories(path.parent_path());
-    write_safetensors(path, {{"log_probs", all}}, {{"key", std::to_string(key)}});
+    write_safetensors(path, {{"log_probs", all}},
+                      {{"key", std::to_string(key)}, {"xxh3", hash_text(all)}});
   });
   return all;
 }

@@ -22,10 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What all models are measured on.
+// What all models are measured on. Rank 0 measures; the tasks are shared out over all ranks.
 class Measures {
  public:
-  explicit Measures(Job& job) : job_(job), teacher_(job.teacher()) {
+  explicit Measures(Job& job) : job_(job) {
     const auto& eval = job.recipe.eval;
     if (!eval.tasks.empty()) prepare_tasks();
     if (!eval.choices.empty()) choices_ = read_multiple_choice(job.input(eval.choices).string());
@@ -34,12 +34,33 @@ class Measures {
     }
   }
 
-  // `name` is what eval.at calls the model; `file` names its results.
-  StageScores operator()(CausalLm model, const std::string& name, const std::string& file) {
+  // `name` is what eval.at calls the model; `file` names its results. Every rank calls this, and
+  // rank 0 has the scores.
+  StageScores operator()(const std::function<CausalLm()>& load, const std::string& name,
+                         const std::string& file) {
+    StageScores scores;
+    CausalLm model(nullptr);
+    job_.group.led([&] {
+      log_info(str("eval: ", file));
+      model = load();
+      scores = measure(model);
+    });
+    if (!runs_tasks(name)) return scores;
+    if (model.is_empty()) model = load();
+    scores.tasks = run_tasks(model, file);
+    return scores;
+  }
+
+  // What the table of tasks shows, known once tasks have run.
+  const std::vector<TaskColumn>& task_columns() const { return columns_; }
+
+ private:
+  StageScores measure(CausalLm model) {
     const auto& eval = job_.recipe.eval;
+    auto teacher = job_.teacher();
     StageScores scores;
     const auto text =
-        score_text(model, &teacher_, job_.validation_data(), eval.batch_size, eval.max_sequences);
+        score_text(model, &teacher, job_.validation_data(), eval.batch_size, eval.max_sequences);
     scores.nats_per_token = text.nats_per_token;
     scores.bits_per_byte = text.bits_per_byte;
     scores.kl_per_token = text.kl_per_token;
@@ -54,31 +75,28 @@ class Measures {
       scores.preference_accuracy = preference.accuracy;
       scores.preference_margin = preference.margin;
     }
-    if (runs_tasks(name)) scores.tasks = run_tasks(model, file);
     return scores;
   }
 
-  // What the table of tasks shows, known once tasks have run.
-  const std::vector<TaskColumn>& task_columns() const { return columns_; }
-
- private:
   void prepare_tasks() {
     const auto& eval = job_.recipe.eval;
-    for (const auto& task : eval.tasks) {
-      const bool file = task.ends_with(".yaml") || task.ends_with(".yml");
-      tasks_.tasks.push_back(file ? job_.input(task).string() : task);
-    }
     tokenizer_ = load_harness_tokenizer(job_.base_folder());
-    tasks_.data = job_.input(eval.data.empty() ? "." : eval.data).string();
+    tasks_.tasks = job_.eval_tasks();
+    tasks_.data = job_.eval_data();
     tasks_.shots = eval.fewshot;
     tasks_.limit = eval.limit;
     tasks_.max_length = eval.max_length;
+    tasks_.cut_endings = eval.cut_endings;
+    share_documents(tasks_, job_.group);
   }
 
   bool runs_tasks(const std::string& name) const {
     const auto& at = job_.recipe.eval.at;
-    return !tasks_.tasks.empty() &&
-           (at.empty() ? !name.empty() : std::find(at.begin(), at.end(), name) != at.end());
+    const auto listed = [&](const std::string& word) {
+      return std::find(at.begin(), at.end(), word) != at.end();
+    };
+    if (tasks_.tasks.empty() || name.empty()) return false;
+    return at.empty() || listed("all") || listed(name);
   }
 
   // The results go to tasks/FILE.json in the harness's form, the numbers of whole tasks and groups
@@ -86,6 +104,7 @@ class Measures {
   std::map<std::string, double> run_tasks(CausalLm model, const std::string& file) {
     log_info(str("eval: tasks of ", file));
     const auto report = evaluate_tasks(model, *tokenizer_, tasks_);
+    if (!job_.group.leads()) return {};
     const auto folder = job_.folder.root() / "tasks";
     make_folders(folder);
     write_file_atomic(folder / (file + ".json"),
@@ -124,7 +143,6 @@ class Measures {
   }
 
   Job& job_;
-  CausalLm teacher_;
   std::vector<MultipleChoice> choices_;
   std::unique_ptr<PreferenceDataset> pairs_;
   TaskOptions tasks_;
@@ -142,20 +160,20 @@ CausalLm initialised_hybrid(Job& job) {
 }
 
 void measure_hybrid(Job& job, Measures& measure, Summary& summary) {
-  log_info("eval: initialised and composed hybrid");
-  summary.stages["init"] = measure(initialised_hybrid(job), "init", "init");
-  summary.stages["composed"] =
-      measure(job.load(job.folder.stage("compose")), "composed", "composed");
+  const auto from = [&job](const fs::path& folder) {
+    return [&job, folder] { return job.load(folder); };
+  };
+  summary.stages["init"] = measure([&] { return initialised_hybrid(job); }, "init", "init");
+  summary.stages["composed"] = measure(from(job.folder.stage("compose")), "composed", "composed");
   for (const auto& [name, kind] :
        {std::pair{"mla", MixerKind::kMla}, std::pair{"mamba2", MixerKind::kMamba2}}) {
     if (!job.needs_student(kind)) continue;
-    log_info(str("eval: ", name, " student"));
     for (const char* stage : {"init", "ild"}) {
       if (stage == std::string("ild") && !job.recipe.stages.ild) continue;
       // The initialised students run no tasks: the hybrid of their layers does.
       const std::string at = stage == std::string("ild") ? "ild" : "";
       summary.students[name][stage] =
-          measure(job.load(job.folder.stage(stage) / name), at, str("ild-", name));
+          measure(from(job.folder.stage(stage) / name), at, str(stage, "-", name));
     }
   }
 }
@@ -186,7 +204,8 @@ void describe_hybrid(Job& job, const CausalLm& hybrid, Summary& summary) {
                    .base_kv_values_per_token = base.kv_values_per_token,
                    .bytes_per_token = bytes.per_token,
                    .bytes_per_sequence = bytes.per_sequence,
-                   .base_bytes_per_token = base_bytes.per_token};
+                   .base_bytes_per_token = base_bytes.per_token,
+                   .max_tokens = options.max_position_embeddings};
 }
 
 void measure_speed(Job& job, CausalLm hybrid, Summary& summary) {
@@ -233,31 +252,30 @@ StageResult run_eval(Job& job, uint64_t /*key*/) {
   Summary summary;
   summary.name = job.recipe.name;
   summary.seed = job.recipe.seed;
-  log_info("eval: base");
-  summary.stages["base"] = measure(job.base(), "base", "base");
+  summary.stages["base"] = measure([&] { return job.base(); }, "base", "base");
   const bool hybrid = job.recipe.hybrid && job.recipe.base;
-  if (hybrid) {
-    measure_hybrid(job, measure, summary);
-    describe_smart(job, summary);
-  }
+  if (hybrid) measure_hybrid(job, measure, summary);
   std::string last = hybrid ? "compose" : "";
   for (const auto& [stage, wanted] : {std::pair{"distill", job.recipe.stages.distill.has_value()},
                                       std::pair{"dpo", job.recipe.stages.dpo.has_value()}}) {
     if (!wanted) continue;
-    log_info(str("eval: ", stage));
-    summary.stages[stage] = measure(job.load(job.folder.stage(stage)), stage, stage);
+    summary.stages[stage] =
+        measure([&] { return job.load(job.folder.stage(stage)); }, stage, stage);
     last = stage;
   }
-  if (hybrid) {
-    const auto model = job.load(job.folder.stage(last));
-    describe_hybrid(job, model, summary);
-    if (job.recipe.eval.speed) measure_speed(job, model, summary);
-  }
   summary.task_columns = measure.task_columns();
-  describe_times(job, summary);
-  write_summary(job.folder.root(), summary);
-  write_report(job.folder.root());
-  log_info(str("report: ", (job.folder.root() / "report.html").string()));
+  job.group.led([&] {
+    if (hybrid) {
+      describe_smart(job, summary);
+      const auto model = job.load(job.folder.stage(last));
+      describe_hybrid(job, model, summary);
+      if (job.recipe.eval.speed) measure_speed(job, model, summary);
+    }
+    describe_times(job, summary);
+    write_summary(job.folder.root(), summary);
+    write_report(job.folder.root());
+    log_info(str("report: ", (job.folder.root() / "report.html").string()));
+  });
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
   return {spent.count()};
 }

@@ -228,7 +228,8 @@ TEST_CASE("tokenizer.json: tokens named by the config alone get ids behind the v
   config["eos_token"] = "</nowhere>";
   folder.write("tokenizer_config.json", config.dump());
   CHECK_THAT(config_error([&] { load_tokenizer(folder.path("")); }),
-             ContainsSubstring("eos_token: expected a token of the vocabulary, got </nowhere>"));
+             ContainsSubstring("tokenizer_config.json: eos_token: expected a token of the "
+                               "vocabulary, got </nowhere>"));
 }
 
 TEST_CASE("tokenizer.json: normalisers change the text as they are named") {
@@ -279,6 +280,13 @@ TEST_CASE("tokenizer.json: pre-tokenizers cut the text as they are named") {
   const json both = {{"type", "Sequence"},
                      {"pretokenizers", {{{"type", "Digits"}}, split("Isolated")}}};
   CHECK(pieces(both, "a.12.b") == Texts{"a", ".", "12", ".", "b"});
+}
+
+TEST_CASE("tokenizer.json: words that Whitespace cuts out hold marks and joiners") {
+  auto file = plain_file({"\u0915", "\u093F", "\u200D", "\u0915\u093F", "\u0915\u093F\u200D"},
+                         {{"\u0915", "\u093F"}, {"\u0915\u093F", "\u200D"}});
+  file["pre_tokenizer"] = {{"type", "Whitespace"}};
+  CHECK(load(file)->encode("\u0915\u093F\u200D") == Ids{4});
 }
 
 TEST_CASE("tokenizer.json: Metaspace marks words, and the first one as its scheme says") {

@@ -72,9 +72,18 @@ TEST_CASE("pattern: what cannot be read, or would be read otherwise, is refused"
   CHECK_THAT(refusal("[a&&b]"), ContainsSubstring("&& in a class"));
   CHECK_THAT(refusal("[a[bc]]"), ContainsSubstring("a class in a class"));
   CHECK_THAT(refusal("a{1,2}+"), ContainsSubstring("{n,m}+"));
-  CHECK(refusal(R"(\p{L}+[[:alpha:]]\x{a0}+a++[\[\]]&&)").empty());
+  for (const char* other :
+       {R"(\b)", R"(\B)", R"(\X)", R"(a\Z)", "a{,3}", "[[:alpha:]]", R"([\W])"}) {
+    INFO(other);
+    CHECK_THAT(refusal(other), ContainsSubstring("got "));
+  }
+  CHECK(refusal(R"(\p{L}+[\w.]\w\x{a0}+a++[\[\]]&&)").empty());
   CHECK_THAT(config_error([] { Pattern::from_json(json("x"), "file"); }),
              ContainsSubstring("file: pattern: expected"));
+}
+
+TEST_CASE("pattern: words hold marks, as in the peers' classes") {
+  CHECK(matches(R"(\w+|[^\w\s]+)", "हि, a_1") == Texts{"हि", ",", "a_1"});
 }
 
 TEST_CASE("pattern: a long text of one kind is one match") {

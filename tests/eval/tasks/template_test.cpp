@@ -1,5 +1,6 @@
 #include "eval/tasks/template.h"
 
+#include "data/fixtures.h"
 #include "support/testing.h"
 #include "zebra/error.h"
 
@@ -47,6 +48,13 @@ TEST_CASE("template: methods and filters") {
   CHECK(value("{{choices.text|length}}") == 2);
 }
 
+TEST_CASE("template: escapes are read as in Python, remarks are left out") {
+  CHECK(value(R"({{label + "\n"}}A:)") == "3\nA:");
+  CHECK(value(R"({{'it\'s \x41'}})") == "it's A");
+  CHECK(value("{# a {{b}} {% c %} #}n={# #}{{count}}") == "n=7");
+  CHECK(value("{{sol1.replace('', '-')}}") == "-x-");
+}
+
 TEST_CASE("template: mistakes name the place, the expression and the nearest name") {
   const auto refused = [](const std::string& text, const std::string& what) {
     CHECK_THROWS_WITH(value(text), ContainsSubstring(what));
@@ -63,6 +71,22 @@ TEST_CASE("template: mistakes name the place, the expression and the nearest nam
   refused("{% if a %}", "got a statement");
   refused("{{text text}}", "is not understood");
   refused("a {{choices}}", "expected text or a number in a template");
+  refused("{{choices.text['a':1]}}", "expected an integer as a slice's bound, got text");
+  refused("{{choices.text[0:'b']}}", "expected an integer as a slice's bound, got text");
+  refused("{{text.strip('.')}}", "strip: expected at most 0 arguments, got 1");
+  refused("{{'\\x4'}}", "expected an escape at offset 1");
+  refused("{# a", "'{# a': expected a closing #}");
+  refused("a {{- text }}", "expected no white-space control");
+  refused("{{" + std::string(200'000, '[') + "}}", "expected at most 100 brackets in each other");
+}
+
+TEST_CASE("template: a message is one line, whatever it quotes") {
+  for (const auto* text :
+       {"{{text\nA:\nB", "{{text\nA:\nB}}", "{{choices['a\nb']}}", "{% a\n %}"}) {
+    const auto told = config_error([&] { value(text); });
+    CHECK_THAT(told, ContainsSubstring("\\n"));
+    CHECK(told.find('\n') == std::string::npos);
+  }
 }
 
 }  // namespace zebra::testing

@@ -16,7 +16,7 @@ fewshot_config: {sampler: first_n}
 output_type: multiple_choice
 description: "Colours.\n\n"
 doc_to_text: "Q: {{q}}\nA:"
-doc_to_choice: ["red", "blue {{shade}}"]
+doc_to_choice: "{{['red', 'blue ' + shade]}}"
 doc_to_target: answer
 num_fewshot: 1
 metric_list:
@@ -105,6 +105,59 @@ TEST_CASE("yaml task: mistakes are told with file, line and key") {
   refused("doc_to_text: \"Q", "doc_to_text: !function \"Q", "got a Python function");
   refused("description: \"Colours", "description: \"\"Colours", "expected YAML");
   refused("sampler: first_n", "sampler: last", "expected sampler: first_n or default");
+  refused("sampler: first_n", "samples: []",
+          "t.yaml:7: fewshot_config: unknown key 'samples'; did you mean 'sampler'?");
+  refused("aggregation: mean", "aggregation: median",
+          "t.yaml:16: metric_list.aggregation: expected mean, as acc has it, got median");
+  refused("aggregation: mean", "ignore_case: true", "metric_list: unknown key 'ignore_case'");
+  refused("better: true", "better: much", "higher_is_better: expected true or false, got much");
+  refused("\"{{['red', 'blue ' + shade]}}\"", "[red, \"{{shade}}\"]",
+          "t.yaml:11: doc_to_choice: expected texts, or one template of a list, {{[a, b]}}, got a "
+          "list with the template {{shade}}");
+  refused("num_fewshot: 1", "num_fewshot: 1\nnum_fewshot: 1",
+          "t.yaml:14: expected one 'num_fewshot', got two");
+  refused("test: rows.jsonl,", "test: rows.jsonl, test: rows.jsonl,",
+          "expected one 'test', got two");
+  refused("version: 1.5", "version: 1.5, version: 1.5", "expected one 'version', got two");
+  refused("task: colours", "task: my/colours",
+          "t.yaml:1: task: expected a name without / and line ends, got my/colours");
+  refused("task: colours", "task: \"a\\nb\"", "got a\\nb");
+  refused("test_split: test", "\"a\\nb\": test", "unknown key 'a\\nb'");
+}
+
+TEST_CASE("yaml task: examples come from the split that fewshot_config names") {
+  const Folder folder;
+  folder.write("rows.jsonl", "{\"q\": \"Sky?\", \"shade\": \"light\", \"answer\": 1}\n");
+  folder.write("examples.jsonl", "{\"q\": \"Sea?\", \"shade\": \"dark\", \"answer\": 0}\n");
+  auto text = kTask;
+  text.replace(text.find("fewshot_split: dev"), 18, "fewshot_split: test");
+  text.replace(text.find("sampler: first_n"), 16, "split: dev");
+  text.replace(text.find("better: true"), 12, "better: false");
+  const auto report = run(folder.write("t.yaml", text), folder);
+  const auto sample = nlohmann::json::parse(report.samples[0].second[0]);
+  CHECK(sample["arguments"]["gen_args_0"]["arg_0"] == "Colours.\n\nQ: Sea?\nA: red\n\nQ: Sky?\nA:");
+  CHECK_FALSE(report.results[0].metrics[0].higher_is_better);
+}
+
+TEST_CASE("yaml task: where the text is an index, the choices are the contexts") {
+  const Folder folder;
+  std::filesystem::create_directories(folder.path("blanks"));
+  folder.write("blanks/test.jsonl",
+               "{\"opts\": [\"Ann\", \"Sue\"], \"end\": \"ran\", \"label\": 1}\n"
+               "{\"opts\": [\"Tim\", \"Bob\"], \"end\": \"sat\", \"label\": 0}\n");
+  for (const std::string source : {"label", "\"{{label}}\""}) {
+    const auto file = folder.write(
+        "t.yaml",
+        "task: blanks\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: " + source +
+            "\ndoc_to_choice: opts\ndoc_to_target: end\nnum_fewshot: 1\n"
+            "fewshot_config: {sampler: first_n}\nshould_decontaminate: true\n"
+            "doc_to_decontamination_query: end\nfewshot_split: test\n");
+    const auto report = run(file, folder);
+    const auto sample = nlohmann::json::parse(report.samples[0].second[0]);
+    CHECK(sample["arguments"]["gen_args_1"] ==
+          nlohmann::json{{"arg_0", "Tim sat\n\nSue"}, {"arg_1", " ran"}});
+    CHECK(sample["target"] == "ran");
+  }
 }
 
 TEST_CASE("yaml task: a field that the rows lack is told with its line and the nearest name") {

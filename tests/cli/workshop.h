@@ -1,0 +1,63 @@
+// A folder with small models that the tests of the program share.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer_train.h"
+#include "e2e/program.h"
+#include "support/testing.h"
+#include "zebra/convert.h"
+#include "zebra/dataset.h"
+
+namespace zebra::testing {
+
+inline constexpr int64_t kVocabulary = 320;
+
+inline ModelOptions small_llama(int64_t vocab_size = kVocabulary) {
+  ModelOptions options;
+  options.vocab_size = vocab_size;
+  options.hidden_size = 32;
+  options.intermediate_size = 48;
+  options.num_heads = 4;
+  options.num_kv_heads = 2;
+  options.head_dim = 8;
+  options.max_position_embeddings = 128;
+  options.layers.assign(3, MixerKind::kAttention);
+  return options;
+}
+
+inline void save(const std::filesystem::path& folder, const ModelOptions& options,
+                 const std::filesystem::path& tokenizer) {
+  torch::manual_seed(1);
+  save_model(folder, CausalLm(options), {.tokenizer_from = tokenizer});
+}
+
+// Text, tokenizer, `llama`, and `wide`, whose vocabulary is another; made once.
+inline const std::filesystem::path& workshop() {
+  static const TempFolder folder;
+  static const bool made = [] {
+    const auto& at = folder.path();
+    write_stories(at / "text", {.seed = 2,
+                                .stories = 120,
+                                .held_out = 20,
+                                .questions = 6,
+                                .pairs = 8,
+                                .held_out_pairs = 4});
+    std::filesystem::create_directories(at / "tokenizer");
+    train_tokenizer(at / "text/train.txt", kVocabulary, at / "tokenizer/tokenizer.model");
+    save(at / "llama", small_llama(), at / "tokenizer");
+    save(at / "wide", small_llama(kVocabulary + 8), at / "tokenizer");
+    save(at / "narrow", small_llama(kVocabulary - 8), at / "tokenizer");
+    return true;
+  }();
+  REQUIRE(made);
+  return folder.path();
+}
+
+inline Outcome zebra(const std::vector<std::string>& arguments) {
+  return run_zebra(arguments, workshop());
+}
+
+}  // namespace zebra::testing
