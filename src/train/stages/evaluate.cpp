@@ -259,9 +259,9 @@ StageResult run_eval(Job& job, uint64_t /*key*/) {
   for (const auto& [stage, wanted] : {std::pair{"distill", job.recipe.stages.distill.has_value()},
                                       std::pair{"dpo", job.recipe.stages.dpo.has_value()}}) {
     if (!wanted) continue;
-    summary.stages[stage] =
-        measure([&] { return job.load(job.folder.stage(stage)); }, stage, stage);
-    last = stage;
+    const std::string name = stage;  // a lambda cannot hold what a pair was taken apart into
+    summary.stages[name] = measure([&] { return job.load(job.folder.stage(name)); }, name, name);
+    last = name;
   }
   summary.task_columns = measure.task_columns();
   job.group.led([&] {
