@@ -25,7 +25,7 @@ at::Tensor aligned_bytes(int64_t size, bool pinned) {
 }  // namespace
 
 void ShardImage::take(const std::vector<TensorPiece>& pieces) {
-  if (!same_layout(pieces)) lay_out(pieces);
+  if (!image_.defined() || !same_layout(pieces)) lay_out(pieces);
   auto at = static_cast<int64_t>(header_.size());
   for (const auto& piece : pieces) {
     const auto bytes = piece.values.contiguous().view(at::kByte);  // (n * size of an element)
@@ -44,16 +44,16 @@ bool ShardImage::same_layout(const std::vector<TensorPiece>& pieces) const {
 }
 
 void ShardImage::lay_out(const std::vector<TensorPiece>& pieces) {
-  layout_.clear();  // until all is well
+  image_.reset();  // undefined until all is well, and never twice in memory
+  layout_.clear();
   told_ = json::array();
-  std::vector<Place> layout;
   NamedInfos infos;
   int64_t size = 0;
   bool from_gpu = false;
   for (const auto& piece : pieces) {
     const auto dtype = piece.values.scalar_type();
     const int64_t count = piece.values.numel();
-    layout.push_back({piece.name, piece.shape, piece.begin, count, dtype});
+    layout_.push_back({piece.name, piece.shape, piece.begin, count, dtype});
     told_.push_back(
         {piece.name, dtype_name(dtype, piece.name), piece.shape, piece.begin, piece.begin + count});
     infos.push_back({piece_key(piece.name, piece.begin), {.dtype = dtype, .shape = {count}}});
@@ -63,7 +63,6 @@ void ShardImage::lay_out(const std::vector<TensorPiece>& pieces) {
   header_ = make_safetensors_header(infos, {{"format", "pt"}});
   image_ = aligned_bytes(static_cast<int64_t>(header_.size()) + size, /*pinned=*/from_gpu);
   std::copy(header_.begin(), header_.end(), image_.data_ptr<uint8_t>());
-  layout_ = std::move(layout);
 }
 
 json ShardImage::write(const std::filesystem::path& path) const {

@@ -125,6 +125,16 @@ TEST_CASE("checkpoint: what was saved comes back bit for bit") {
   CHECK(names_in(folder.path() / "step-00000007") == kFiles);
 }
 
+TEST_CASE("checkpoint: one without tensors is as good as any") {
+  const TempDir folder;
+  CheckpointStore store(folder.path(), {});
+  store.save({.step = 3, .pieces = {}, .state = {{"position", "3000"}}});
+  const auto saved = store.load_newest();
+  REQUIRE(saved.has_value());
+  CHECK(saved->tensors().empty());
+  CHECK(saved->state("position") == "3000");
+}
+
 TEST_CASE("checkpoint: none was ever saved") {
   const TempDir folder;
   CheckpointStore store(folder.path() / "deep" / "er", {.keep = 2});

@@ -27,7 +27,7 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   return batch;
 }
 
-std::string hash_text(const at::Tensor& values) {
+std::string hash_of_values(const at::Tensor& values) {
   const auto bytes = values.to(at::kCPU).contiguous();
   Hasher hasher;
   hasher.add_bytes(bytes.data_ptr(), bytes.nbytes());
@@ -43,7 +43,7 @@ std::optional<at::Tensor> read_reference(const std::filesystem::path& path, uint
     auto metadata = file.metadata();
     if (metadata["key"] != std::to_string(key)) return std::nullopt;
     auto values = file.read("log_probs");
-    if (metadata["xxh3"] == hash_text(values)) return values;
+    if (metadata["xxh3"] == hash_of_values(values)) return values;
     log_warning(str(path.string(), ": damaged, its values are computed again"));
   } catch (const ConfigError& error) {
     log_warning(str(error.what(), "; its values are computed again"));
@@ -75,7 +75,7 @@ at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset
   job.group.led([&] {
     std::filesystem::create_directories(path.parent_path());
     write_safetensors(path, {{"log_probs", all}},
-                      {{"key", std::to_string(key)}, {"xxh3", hash_text(all)}});
+                      {{"key", std::to_string(key)}, {"xxh3", hash_of_values(all)}});
   });
   return all;
 }
