@@ -32,19 +32,9 @@ fs::path damaged_copy(const std::string& name,
 
 // A recipe on the workshop's files; `changes` are overrides.
 Outcome run_chain(const std::string& output, std::vector<std::string> changes) {
-  write_text(workshop() / "chain.yaml", R"(name: chain
-output: OUT
-base: {model: llama}
-hybrid:
-  mla_layers: [1]
-  mla: {q_lora_rank: 16, kv_lora_rank: 8, qk_nope_head_dim: 4, qk_rope_head_dim: 4, v_head_dim: 8, rope: default}
-data:
-  sequence_length: 32
-  train: [{path: text/train.txt, format: stories}]
-  validation: [{path: text/valid.txt, format: stories}]
-stages: {}
-eval: {max_sequences: 2, speed: false}
-)");
+  write_text(workshop() / "chain.yaml",
+             small_recipe("OUT", "text/train.txt", "text/valid.txt",
+                          "stages: {}\neval: {max_sequences: 2, speed: false}\n"));
   std::vector<std::string> arguments = {"run", "chain.yaml"};
   changes.push_back("output=" + output);
   for (const auto& change : changes) {
@@ -58,7 +48,7 @@ eval: {max_sequences: 2, speed: false}
 
 TEST_CASE("program: inspect counts layers, parameters and cache bytes") {
   const auto json = nlohmann::json::parse(require_success(zebra({"inspect", "llama", "--json"})));
-  CHECK(json.at("parameters") == count_parameters(small_llama()));
+  CHECK(json.at("parameters") == count_parameters(small_llama(kVocabulary)));
   CHECK(json.at("layers").size() == 3);
   CHECK(json.at("layers").at(0).at("kind") == "attention");
   const auto& cache = json.at("cache");
@@ -71,7 +61,7 @@ TEST_CASE("program: inspect counts layers, parameters and cache bytes") {
 }
 
 TEST_CASE("program: inspect counts a hybrid's latent cache and its states") {
-  auto options = small_llama();
+  auto options = small_llama(kVocabulary);
   options.layers = {MixerKind::kMla, MixerKind::kMamba2, MixerKind::kMamba2};
   options.mla = {.hidden_size = 32,
                  .num_heads = 4,
@@ -280,7 +270,7 @@ TEST_CASE("program: chat answers line by line, and the next answer knows the ear
 }
 
 TEST_CASE("program: chat reads how the template closes an answer, stop token or not") {
-  auto options = small_llama();
+  auto options = small_llama(kVocabulary);
   options.max_position_embeddings = 512;
   options.initializer_range = 0.5;  // what was read decides what comes next
   options.tie_word_embeddings = false;
@@ -297,7 +287,7 @@ TEST_CASE("program: chat reads how the template closes an answer, stop token or 
 }
 
 TEST_CASE("program: bench generate measures a hybrid beside its Llama at every load") {
-  auto options = small_llama();
+  auto options = small_llama(kVocabulary);
   options.layers = {MixerKind::kAttention, MixerKind::kMamba2, MixerKind::kMamba2};
   options.mamba2 = {.hidden_size = 32, .num_heads = 4, .num_kv_heads = 2, .head_dim = 8};
   save(workshop() / "mixed", options, workshop() / "tokenizer");
@@ -359,7 +349,7 @@ TEST_CASE("program: bench generate gives the peer the device and dtype that it u
 }
 
 TEST_CASE("program: bench long-context scores tasks and the loss by position") {
-  auto options = small_llama();
+  auto options = small_llama(kVocabulary);
   options.max_position_embeddings = 1024;
   save(workshop() / "long", options, workshop() / "tokenizer");
   const auto json = nlohmann::json::parse(require_success(

@@ -1,6 +1,7 @@
 // The built program on models whose tokenizer is a tokenizer.json, and its verbs for tokenizers.
 #include <nlohmann/json.hpp>
 
+#include "cli/small_model.h"
 #include "e2e/program.h"
 #include "support/testing.h"
 #include "support/tokenizer_files.h"
@@ -24,17 +25,9 @@ const fs::path& workshop() {
     for (int i = 0; i < 60; ++i)
       text += "hello and the other word number " + std::to_string(i) + "\n\n";
     write_text(at / "text.txt", text);
-    ModelOptions options;
-    options.vocab_size = kSmallVocabulary;
-    options.hidden_size = 32;
-    options.intermediate_size = 48;
-    options.num_heads = 4;
-    options.num_kv_heads = 2;
-    options.head_dim = 8;
-    options.max_position_embeddings = 128;
+    auto options = small_llama(kSmallVocabulary);
     options.bos_token_id = kSmallBos;
     options.eos_token_ids = {kSmallEot};
-    options.layers.assign(2, MixerKind::kAttention);
     torch::manual_seed(1);
     save_model(at / "llama", CausalLm(options), {.tokenizer_from = at / "tokenizer"});
     return true;
@@ -59,19 +52,9 @@ TEST_CASE("tokenizer.json: a model with one generates and is measured") {
 }
 
 TEST_CASE("tokenizer.json: a recipe runs with one, and its models keep the files") {
-  write_text(workshop() / "recipe.yaml", R"(name: small
-output: out
-base: {model: llama}
-hybrid:
-  mla_layers: [1]
-  mla: {q_lora_rank: 16, kv_lora_rank: 8, qk_nope_head_dim: 4, qk_rope_head_dim: 4, v_head_dim: 8, rope: default}
-data:
-  sequence_length: 32
-  train: [{path: text.txt, format: stories}]
-  validation: [{path: text.txt, format: stories}]
-stages: {}
-eval: {max_sequences: 2, speed: false}
-)");
+  write_text(workshop() / "recipe.yaml",
+             small_recipe("out", "text.txt", "text.txt",
+                          "stages: {}\neval: {max_sequences: 2, speed: false}\n"));
   require_success(zebra({"run", "recipe.yaml"}));
   const auto model = workshop() / "out/stages/compose";
   for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
@@ -124,19 +107,8 @@ TEST_CASE("check-tokenizer: a separator is a line, and what is empty or on two l
 }
 
 TEST_CASE("data show: tokens as text, those of a pair among them") {
-  write_text(workshop() / "show.yaml", R"(name: show
-output: show-out
-base: {model: llama}
-hybrid:
-  mla_layers: [1]
-  mla: {q_lora_rank: 16, kv_lora_rank: 8, qk_nope_head_dim: 4, qk_rope_head_dim: 4, v_head_dim: 8, rope: default}
-data:
-  sequence_length: 32
-  train: [{path: show.txt, format: stories}]
-  validation: [{path: show.txt, format: stories}]
-stages:
-  dpo: {train: [show.jsonl]}
-)");
+  write_text(workshop() / "show.yaml", small_recipe("show-out", "show.txt", "show.txt",
+                                                    "stages:\n  dpo: {train: [show.jsonl]}\n"));
   std::string text;
   for (int i = 0; i < 60; ++i) text += "\u041F\u0440 and the\n\n";
   write_text(workshop() / "show.txt", text);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/small_model.h"
 #include "data/tokenizer_train.h"
 #include "e2e/program.h"
 #include "support/testing.h"
@@ -14,19 +15,6 @@
 namespace zebra::testing {
 
 inline constexpr int64_t kVocabulary = 320;
-
-inline ModelOptions small_llama(int64_t vocab_size = kVocabulary) {
-  ModelOptions options;
-  options.vocab_size = vocab_size;
-  options.hidden_size = 32;
-  options.intermediate_size = 48;
-  options.num_heads = 4;
-  options.num_kv_heads = 2;
-  options.head_dim = 8;
-  options.max_position_embeddings = 128;
-  options.layers.assign(3, MixerKind::kAttention);
-  return options;
-}
 
 inline void save(const std::filesystem::path& folder, const ModelOptions& options,
                  const std::filesystem::path& tokenizer) {
@@ -47,7 +35,7 @@ inline const std::filesystem::path& workshop() {
                                 .held_out_pairs = 4});
     std::filesystem::create_directories(at / "tokenizer");
     train_tokenizer(at / "text/train.txt", kVocabulary, at / "tokenizer/tokenizer.model");
-    save(at / "llama", small_llama(), at / "tokenizer");
+    save(at / "llama", small_llama(kVocabulary), at / "tokenizer");
     save(at / "wide", small_llama(kVocabulary + 8), at / "tokenizer");
     save(at / "narrow", small_llama(kVocabulary - 8), at / "tokenizer");
     return true;
