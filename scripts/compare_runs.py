@@ -10,6 +10,8 @@ Prints the largest differences; exit status 1 when one is beyond its limit, or s
 import argparse
 import array
 import json
+import math
+import operator
 import pathlib
 import struct
 import sys
@@ -41,6 +43,12 @@ def tensors(path):
     return result
 
 
+def largest(values):
+    """The maximum; NaN when there is one, which max() may pass over."""
+    values = list(values)
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
 def compare_losses(run, reference):
     own, expected = steps(run), steps(reference)
     if own.keys() != expected.keys():
@@ -48,11 +56,11 @@ def compare_losses(run, reference):
     for key, line in expected.items():
         if own[key].get("samples") != line.get("samples"):
             raise SystemExit(f"{run}: other samples in {key[0]} step {key[1]}")
-    return max(abs(own[k]["loss"] - v["loss"]) / abs(v["loss"]) for k, v in expected.items())
+    return largest(abs(own[k]["loss"] - v["loss"]) / abs(v["loss"]) for k, v in expected.items())
 
 
 def compare_weights(run, reference):
-    worst = 0.0
+    differences = [0.0]
     files = sorted(p.relative_to(reference) for p in reference.glob("stages/**/model.safetensors"))
     if not files:
         raise SystemExit(f"{reference}: holds no model")
@@ -61,9 +69,11 @@ def compare_weights(run, reference):
         if own.keys() != expected.keys():
             raise SystemExit(f"{run / file}: other tensors than {reference / file}")
         for name, values in expected.items():
-            largest = max(map(abs, values)) or 1.0
-            worst = max(worst, max(abs(a - b) for a, b in zip(own[name], values)) / largest)
-    return worst
+            if own[name] == values:  # neither holds a NaN then
+                continue
+            size = largest(map(abs, values)) or 1.0
+            differences.append(largest(map(abs, map(operator.sub, own[name], values))) / size)
+    return largest(differences)
 
 
 def main():

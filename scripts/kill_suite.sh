@@ -49,7 +49,7 @@ cat >base.yaml <<END
 name: base
 output: runs/base
 new_model: {tokenizer: text/tokenizer.model, hidden_size: 32, intermediate_size: 64, num_layers: 3,
-            num_heads: 4, num_kv_heads: 2, head_dim: 8, max_position_embeddings: 128}
+            num_heads: 4, num_kv_heads: 2, head_dim: 8, max_position_embeddings: 160}
 $data
 stages: {pretrain: {tokens: 8000, batch_size: 8}}
 eval: {max_sequences: 8, speed: false}

@@ -47,7 +47,13 @@ finish() {  # the closing line, and the exit status
 
 # shellcheck disable=SC2317  # called through check
 build_all() {
-  scripts/setup.sh "$form" --dev && cmake --preset "$preset" && cmake --build "$build"
+  scripts/setup.sh "$form" --dev && cmake --preset "$preset" -DCMAKE_UNITY_BUILD=OFF && cmake --build "$build"
+}
+
+# shellcheck disable=SC2317  # called through check
+build_in_batches() {  # as quickstart.sh does: names of one module may not clash
+  cmake --preset release -B build/batches -DCMAKE_UNITY_BUILD=ON -DZEBRA_BUILD_TESTS=OFF >/dev/null &&
+    cmake --build build/batches --target zebra_cli_exe
 }
 
 run_tests() {
@@ -73,6 +79,7 @@ fi
 check "build" build_all
 if [ "$failed" != 0 ]; then finish; fi
 if [ "$checks" = 1 ]; then
+  check "build in batches" build_in_batches
   check "format" scripts/check_style.sh
   check "clang-tidy" scripts/check_tidy.py "$build"
 fi

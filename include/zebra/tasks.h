@@ -63,6 +63,7 @@ struct TaskResult {
   int64_t available = 0;  // in the file
   std::vector<TaskMetric> metrics = {};
   std::vector<std::string> members = {};  // of a group; empty for a task
+  std::string config = {};  // JSON: a task's settings under the harness's keys; empty for a group
 
   // nullptr when the task has no such metric.
   const TaskMetric* find(const std::string& metric) const;
@@ -82,10 +83,13 @@ TaskReport evaluate_tasks(CausalLm model, const Tokenizer& tokenizer, const Task
 // Names for messages and help: tasks, then groups.
 std::vector<std::string> task_names();
 
-// The harness's results file, as text: results, groups, versions, n-shot, n-samples, config, ...
-// `config`: further (key, JSON value) pairs of "config", such as the model's path.
+using JsonPairs = std::vector<std::pair<std::string, std::string>>;  // keys and JSON values
+
+// The harness's results file, as text: results, groups, configs, versions, n-shot, n-samples,
+// config, ... `config`: further pairs of "config", such as the model's path; `about`: of the file,
+// such as the date.
 std::string task_report_json(const TaskReport& report, const TaskOptions& options,
-                             const std::vector<std::pair<std::string, std::string>>& config);
+                             const JsonPairs& config, const JsonPairs& about = {});
 
 // An aligned table: task, version, shots, filter, metric, value, standard error.
 std::string task_report_table(const TaskReport& report);

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # zebra eval against lm-evaluation-harness: the same model, rows, threads and machine, one after the
-# other. Prints both times, their ratio, and every score that differs.
+# other. Documents with an ending longer than the context, which the harness cannot score, are left
+# out on both sides. Prints both times, their ratio, the largest difference of a log-likelihood and of
+# a score, and every score that differs.
 #
 # Usage: scripts/bench_peers/evaluation.sh MODEL DATA [--setup] [--limit N] [--threads N]
 #          [--tasks a,b] [--batch-size N] [--max-length N]
@@ -22,9 +24,14 @@ for argument in "$@"; do
   python3 -m venv "$peers"
   "$peers/bin/pip" install --quiet lm_eval==0.4.13 transformers accelerate sentencepiece protobuf tiktoken torch
 done
-if [ ! -x "$peers/bin/python" ]; then
-  echo "evaluation.sh: no Python environment in $peers; run with --setup" >&2
+if [ ! -x "$peers/bin/python" ] ||
+  ! "$peers/bin/python" -c 'import importlib.metadata; importlib.metadata.version("lm_eval")' 2> /dev/null; then
+  echo "evaluation.sh: no Python environment with lm_eval in $peers; run with --setup" >&2
   exit 2
 fi
 export ZEBRA_BIN=${ZEBRA_BIN:-$here/../../build/release/bin/zebra}
+if [ ! -x "$ZEBRA_BIN" ]; then
+  echo "evaluation.sh: no program at $ZEBRA_BIN; build it, or name it with ZEBRA_BIN" >&2
+  exit 2
+fi
 exec "$peers/bin/python" "$here/evaluation.py" "${arguments[@]}"

@@ -1,6 +1,8 @@
 // zebra convert
+#include "base/log.h"
 #include "base/signals.h"
 #include "cli/command.h"
+#include "convert/published.h"
 #include "train/job.h"
 #include "zebra/checkpoint.h"
 
@@ -44,6 +46,8 @@ void add_convert(CLI::App& app, Action& action) {
       } else {
         convert_folder(flags->source, flags->target, options);
       }
+      const auto shape = published_shape(read_model_options(flags->target));
+      if (!shape.empty()) log_info(str(flags->target, ": the shape is that of ", shape));
       print(flags->target + "\n");
     };
   });

@@ -8,8 +8,10 @@
 #include "cli/command.h"
 #include "data/shard_maker.h"
 #include "data/token_store.h"
+#include "train/loop.h"
 #include "train/recipe_data.h"
 #include "zebra/error.h"
+#include "zebra/ops.h"
 #include "zebra/prepare.h"
 #include "zebra/recipe.h"
 
@@ -20,7 +22,7 @@ namespace {
 struct ShowFlags {
   std::string recipe, root, color = "auto";
   std::vector<std::string> overrides;
-  int64_t documents = 3, sample = 10000;
+  int64_t documents = 3, packed = 0, sample = 10000;
   bool json = false;
 };
 
@@ -88,17 +90,15 @@ struct ShownToken {
 };
 
 template <class HasLoss>
-std::vector<ShownToken> tokens_of(const TokenStore& store, int64_t document,
-                                  const Tokenizer& tokenizer, const HasLoss& has_loss) {
-  const auto tokens = store.document(document);
-  const std::vector<int64_t> ids(tokens.ids(), tokens.ids() + tokens.count);
+std::vector<ShownToken> tokens_of(const std::vector<int64_t>& ids, const Tokenizer& tokenizer,
+                                  const HasLoss& has_loss) {
   const auto texts = texts_of(ids, tokenizer);
   std::vector<ShownToken> shown;
   for (size_t i = 0; i < ids.size(); ++i) {
     shown.push_back({.id = ids[i],
                      .piece = visible(tokenizer.piece(ids[i])),
                      .text = visible(texts[i]),
-                     .loss = has_loss(tokens, static_cast<int64_t>(i))});
+                     .loss = has_loss(static_cast<int64_t>(i))});
   }
   return shown;
 }
@@ -195,6 +195,95 @@ Stores open_stores(const ShowFlags& flags, const Recipe& recipe, const DataPlans
   return all;
 }
 
+// One row of a batch, as the model and the losses get it.
+struct PackedRow {
+  std::vector<int64_t> ids, segments, positions, loss;  // (T) each; segments: -1 at padding
+
+  // Behind the segment, or the padding, that begins there.
+  size_t end_of(size_t begin) const {
+    const auto other = [&](int64_t segment) { return segment != segments[begin]; };
+    return std::find_if(segments.begin() + static_cast<int64_t>(begin), segments.end(), other) -
+           segments.begin();
+  }
+};
+
+std::vector<PackedRow> rows_of(const Batch& batch) {
+  const auto segments =
+      batch.segments.defined() ? batch.segments : torch::zeros_like(batch.input_ids);  // (B, T)
+  const auto positions = segment_positions(segments);                                  // (B, T)
+  std::vector<PackedRow> rows;
+  for (int64_t b = 0; b < batch.input_ids.size(0); ++b) {
+    const auto row = [&](const at::Tensor& values) {
+      const auto flat = values[b].to(torch::kInt64).contiguous();  // (T)
+      return std::vector<int64_t>(flat.data_ptr<int64_t>(),
+                                  flat.data_ptr<int64_t>() + flat.numel());
+    };
+    rows.push_back({.ids = row(batch.input_ids),
+                    .segments = row(segments),
+                    .positions = row(positions),
+                    .loss = row(batch.loss_mask)});
+  }
+  return rows;
+}
+
+nlohmann::ordered_json as_json(const PackedRow& row) {
+  return {{"ids", row.ids},
+          {"segments", row.segments},
+          {"positions", row.positions},
+          {"loss", row.loss}};
+}
+
+// A line that says where each segment lies and which positions it has, then its tokens.
+std::string as_text(const PackedRow& row, const Tokenizer& tokenizer, const Style& style) {
+  std::string text;
+  for (size_t begin = 0, end = 0; begin < row.ids.size(); begin = end) {
+    end = row.end_of(begin);
+    const auto first = static_cast<int64_t>(begin), last = static_cast<int64_t>(end);
+    text += str("-- ", begin, " to ", end - 1, ": ");
+    if (row.segments[begin] < 0) {
+      text += "padding\n";
+      continue;
+    }
+    const auto tokens = tokens_of({row.ids.begin() + first, row.ids.begin() + last}, tokenizer,
+                                  [&](int64_t i) { return row.loss[first + i] != 0; });
+    text += str("segment ", row.segments[begin], ", positions ", row.positions[begin], " to ",
+                row.positions[end - 1], "\n", as_text(tokens, style));
+  }
+  return text;
+}
+
+// The first stage that reads text: its seed orders the sequences.
+std::string stage_of(const StageOptions& stages) {
+  if (stages.pretrain) return "pretrain";
+  if (stages.ild) return "ild";
+  if (stages.distill) return "distill";
+  throw ConfigError(
+      "--packed: expected a stage that reads text (pretrain, ild or distill), got none");
+}
+
+// The first sequences of training.
+nlohmann::ordered_json list_packed(const ShowFlags& flags, const Recipe& recipe,
+                                   const TokenDataset& data, const Tokenizer& tokenizer) {
+  auto entries = nlohmann::ordered_json::array();
+  if (flags.packed == 0) return entries;
+  const auto stage = stage_of(recipe.stages);
+  const auto rows = rows_of(
+      data.batch(stage_seed(recipe.seed, stage), /*first=*/0, std::min(flags.packed, data.size())));
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (flags.json) {
+      auto& entry = entries.emplace_back();
+      entry["stage"] = stage;
+      entry["sequence"] = i + 1;
+      entry.update(as_json(rows[i]));
+      continue;
+    }
+    const auto with_loss = std::count(rows[i].loss.begin(), rows[i].loss.end(), 1);
+    print(str(stage, ", sequence ", i + 1, ": ", rows[i].ids.size(), " places, ", with_loss,
+              " with a loss\n", as_text(rows[i], tokenizer, style_of(flags.color)), "\n"));
+  }
+  return entries;
+}
+
 // Text as it is shown, or, with --json, gathered.
 class Listing {
  public:
@@ -205,7 +294,9 @@ class Listing {
   template <class HasLoss>
   void add(const std::string& name, nlohmann::ordered_json facts, const TokenStore& store,
            int64_t document, const HasLoss& has_loss) {
-    const auto tokens = tokens_of(store, document, tokenizer_, has_loss);
+    const auto piece = store.document(document);
+    const auto tokens = tokens_of({piece.ids(), piece.ids() + piece.count}, tokenizer_,
+                                  [&](int64_t i) { return has_loss(piece, i); });
     if (json_) {
       facts.update(as_json(tokens));
       entries_.push_back(std::move(facts));
@@ -264,9 +355,11 @@ void show(const ShowFlags& flags) {
   }
   for (const auto& plan : plans.pairs) list_pairs(flags, recipe, plan, *tokenizer, pairs);
   const TokenDataset data(sources_of(plans.train), stores, *tokenizer, train_options(recipe.data));
+  const auto packed = list_packed(flags, recipe, data, *tokenizer);
   if (flags.json) {
     return print_json({{"documents", documents.entries()},
                        {"pairs", pairs.entries()},
+                       {"packed", packed},
                        {"packing", as_json(data.packing())},
                        {"mixture", as_json(data.mixture())},
                        {"sampled", sampled}});
@@ -288,6 +381,10 @@ void add_data_show(CLI::App& data, Action& action) {
   verb->add_option("--root", flags->root, "Where relative model and data paths start [.]")
       ->type_name("DIR");
   verb->add_option("-n,--documents", flags->documents, "Documents of each source [3]")
+      ->check(whole_number(0))
+      ->type_name("N");
+  verb->add_option("--packed", flags->packed,
+                   "Training's first sequences, packed: segments, positions, padding, loss [0]")
       ->check(whole_number(0))
       ->type_name("N");
   verb->add_option("--sample", flags->sample,

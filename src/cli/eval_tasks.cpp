@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <regex>
 
 #include "base/log.h"
 #include "base/signals.h"
@@ -16,9 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Config = std::vector<std::pair<std::string, std::string>>;
-
-std::string quoted(const std::string& text) { return nlohmann::json(text).dump(); }
+std::string json_text(const std::string& text) { return nlohmann::json(text).dump(); }
 
 std::string data_folder(const std::vector<std::string>& data) {
   if (data.empty()) return ".";
@@ -29,16 +28,50 @@ std::string data_folder(const std::vector<std::string>& data) {
   return data[0];
 }
 
-Config config_of(const TaskRun& run, const LoadedModel& loaded, const TaskOptions& options) {
-  const auto& model = loaded.model->options();
-  const int64_t length =
-      options.max_length > 0 ? options.max_length : model.max_position_embeddings;
-  return {
-      {"model", quoted("zebra")},
-      {"model_args", quoted("pretrained=" + run.model + ",max_length=" + std::to_string(length))},
-      {"model_num_parameters", std::to_string(count_parameters(model))},
-      {"model_dtype", quoted(run.machine.dtype)},
-      {"device", quoted(run.machine.device)}};
+int64_t context_length(const LoadedModel& loaded, const TaskOptions& options) {
+  return options.max_length > 0 ? options.max_length
+                                : loaded.model->options().max_position_embeddings;
+}
+
+JsonPairs config_of(const TaskRun& run, const LoadedModel& loaded, const TaskOptions& options) {
+  const auto length = std::to_string(context_length(loaded, options));
+  return {{"model", json_text("zebra")},
+          {"model_args", json_text("pretrained=" + run.model + ",max_length=" + length)},
+          {"model_num_parameters", std::to_string(count_parameters(loaded.model->options()))},
+          {"model_dtype", json_text(run.machine.dtype)},
+          {"device", json_text(run.machine.device)}};
+}
+
+// When a run began: what a calendar says, and what a clock measures from.
+struct Beginning {
+  std::chrono::system_clock::time_point date = std::chrono::system_clock::now();
+  std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
+};
+
+std::string seconds(std::chrono::duration<double> span) { return std::to_string(span.count()); }
+
+// What the harness tells of a run beside its results, under the same keys, and our version.
+JsonPairs about(const TaskRun& run, const LoadedModel& loaded, const TaskOptions& options,
+                const Beginning& began) {
+  static const std::regex kUnfit(R"(["<>:/|\\?*\[\]]+)");
+  const auto& tokenizer = *loaded.tokenizer;
+  JsonPairs pairs = {{"date", seconds(began.date.time_since_epoch())},
+                     {"zebra_version", json_text(ZEBRA_VERSION)}};
+  const auto add_token = [&](const char* key, int64_t id) {
+    if (id < 0) return;
+    const nlohmann::json token = {tokenizer.piece(id), std::to_string(id)};
+    pairs.emplace_back(key, token.dump());
+  };
+  add_token("tokenizer_eos_token", tokenizer.eos_id());
+  add_token("tokenizer_bos_token", tokenizer.bos_id());
+  pairs.insert(pairs.end(),
+               {{"max_length", std::to_string(context_length(loaded, options))},
+                {"model_source", json_text("zebra")},
+                {"model_name", json_text(run.model)},
+                {"model_name_sanitized", json_text(std::regex_replace(run.model, kUnfit, "__"))},
+                {"total_evaluation_time_seconds",
+                 json_text(seconds(std::chrono::steady_clock::now() - began.time))}});
+  return pairs;
 }
 
 // `name` empty: the template of the model's own files.
@@ -51,9 +84,20 @@ std::function<std::string(const std::vector<ChatMessage>&)> chat_prompts(
   };
 }
 
+// Samples of an earlier run with the same output would stand beside results that are not theirs.
+void remove_samples(const fs::path& folder) {
+  if (!fs::is_directory(folder)) return;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const auto name = entry.path().filename().string();
+    if (name.starts_with("samples_") && name.ends_with(".jsonl")) fs::remove(entry.path());
+  }
+}
+
 // results.json -> results_samples/samples_TASK.jsonl
 void write_samples(const fs::path& output, const TaskReport& report) {
   const auto folder = output.parent_path() / (output.stem().string() + "_samples");
+  remove_samples(folder);
+  if (report.samples.empty()) return;
   make_folders(folder);
   for (const auto& [task, lines] : report.samples) {
     std::string text;
@@ -132,7 +176,7 @@ void run_tasks_on(Group& group, const TaskFlags& flags, const TaskRun& run) {
   install_stop_handlers();
   const auto output = open_output(group.leads() ? run.output : "");
 
-  const auto began = std::chrono::steady_clock::now();
+  const Beginning began;
   auto loaded = load_with_tokenizer(run.model, run.machine.use());
   loaded.tokenizer = load_harness_tokenizer(run.model);
   if (flags.chat_template) {
@@ -140,12 +184,10 @@ void run_tasks_on(Group& group, const TaskFlags& flags, const TaskRun& run) {
   }
   const auto report = evaluate_tasks(loaded.model, *loaded.tokenizer, options);
   if (!group.leads()) return;
-  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - began;
-  auto config = config_of(run, loaded, options);
-  config.emplace_back("total_evaluation_time_seconds", std::to_string(spent.count()));
-  const auto results = task_report_json(report, options, config);
-  if (options.samples) write_samples(run.output, report);
+  const auto results = task_report_json(report, options, config_of(run, loaded, options),
+                                        about(run, loaded, options, began));
   if (output) {
+    write_samples(run.output, report);
     output->write(results);
     output->commit();
   }

@@ -39,13 +39,20 @@ std::vector<std::string> lines_of(const std::string& file) {
     const size_t end = std::min(text.find('\n', begin), text.size());
     lines.push_back(text.substr(begin, end - begin));
     if (lines.back().ends_with('\r')) lines.back().pop_back();
+    if (lines.back().empty()) {
+      throw ConfigError(str(file, ":", lines.size(), ": expected a prompt, got an empty line"));
+    }
     begin = end + 1;
   }
   return lines;
 }
 
+// An empty one would be continued from BOS alone, or from nothing: most often a mistake.
 std::vector<std::string> all_prompts(const GenerateFlags& flags) {
   auto prompts = flags.prompts;
+  if (std::find(prompts.begin(), prompts.end(), "") != prompts.end()) {
+    throw ConfigError("--prompt: expected a text to continue, got an empty one");
+  }
   if (!flags.prompt_file.empty()) {
     const auto lines = lines_of(flags.prompt_file);
     prompts.insert(prompts.end(), lines.begin(), lines.end());
@@ -54,16 +61,16 @@ std::vector<std::string> all_prompts(const GenerateFlags& flags) {
   return prompts;
 }
 
-std::vector<Row> make_rows(const GenerateFlags& flags, const LoadedModel& loaded) {
-  const auto& tokenizer = *loaded.tokenizer;
+std::vector<Row> make_rows(const GenerateFlags& flags, const std::vector<std::string>& prompts,
+                           const Tokenizer& tokenizer) {
   std::vector<Row> rows;
-  for (const auto& prompt : all_prompts(flags)) {
+  for (const auto& prompt : prompts) {
     for (int64_t i = 0; i < flags.samples; ++i) {
       Row row{
           .prompt = prompt, .text = tokenizer.encode(prompt), .ids = {}, .stream = {}, .made = {}};
       row.ids = row.text;
       if (tokenizer.adds_bos()) row.ids.insert(row.ids.begin(), tokenizer.bos_id());
-      if (row.ids.empty()) throw ConfigError("--prompt: expected a text, got an empty one");
+      if (row.ids.empty()) throw ConfigError("prompt: expected at least one token, got none");
       row.stream = std::make_unique<TextStream>(tokenizer, row.text, flags.sampling.stops);
       rows.push_back(std::move(row));
     }
@@ -163,13 +170,14 @@ nlohmann::ordered_json run_speculative(const DraftFlags& flags, Generation& job,
 }
 
 void generate_text(const GenerateFlags& flags) {
+  const auto prompts = all_prompts(flags);
   const auto machine = flags.machine.use();
   Generation job{.machine = machine,
                  .loaded = load_with_tokenizer(flags.model, machine),
                  .options = {},
                  .rows = {}};
   job.options = flags.sampling.resolved(job.loaded);
-  job.rows = make_rows(flags, job.loaded);
+  job.rows = make_rows(flags, prompts, *job.loaded.tokenizer);
   Output output(flags, *job.loaded.tokenizer, job.rows, job.options.stop_ids);
   const auto began = std::chrono::steady_clock::now();
   const auto draft = flags.draft.model.empty() ? run_plain(job, output)

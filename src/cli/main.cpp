@@ -39,18 +39,31 @@ int run_action(const Action& action) {
   }
 }
 
-// What is wrong with the command line, in one line.
-std::string parse_mistake(const CLI::App& app, const std::string& first,
+std::vector<std::string> verbs_of(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const auto* verb : app.get_subcommands({})) names.push_back(verb->get_name());
+  return names;
+}
+
+// What is wrong with the command line, in one line: the first word that is no verb, or else what
+// the parser says of the verb that was meant.
+std::string parse_mistake(const CLI::App& program, const std::vector<std::string>& words,
                           const CLI::ParseError& error) {
-  std::vector<std::string> verbs;
-  for (const auto* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
-  const bool known = std::find(verbs.begin(), verbs.end(), first) != verbs.end();
-  if (known || first.empty() || first[0] == '-') {
-    return str(error.what(), " (see zebra ", known ? first + " " : "", "--help)");
+  const auto* app = &program;
+  std::string path = "zebra";
+  for (const auto& word : words) {
+    const auto verbs = verbs_of(*app);
+    if (verbs.empty() || word.starts_with('-')) break;
+    if (std::find(verbs.begin(), verbs.end(), word) == verbs.end()) {
+      const auto nearest = nearest_name(word, verbs);
+      return str("unknown verb '", word, "'",
+                 nearest.empty() ? str(" (see ", path, " --help)")
+                                 : str("; did you mean '", nearest, "'?"));
+    }
+    path += " " + word;
+    app = app->get_subcommand(word);
   }
-  const auto nearest = nearest_name(first, verbs);
-  return str("unknown verb '", first, "'",
-             nearest.empty() ? " (see zebra --help)" : str("; did you mean '", nearest, "'?"));
+  return str(error.what(), " (see ", path, " --help)");
 }
 
 int parse_and_run(int argc, char** argv) {
@@ -62,7 +75,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    return tell({kUserError, parse_mistake(app, argc > 1 ? argv[1] : "", error)});
+    return tell({kUserError, parse_mistake(app, {argv + 1, argv + argc}, error)});
   }
   return run_action(action);
 }

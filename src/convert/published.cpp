@@ -13,11 +13,28 @@ namespace {
 struct Base {
   const char* name;
   const char* size;
-  int64_t hidden_size, intermediate_size, layers, num_heads, head_dim;
+  int64_t hidden_size, intermediate_size, layers, num_heads, num_kv_heads, head_dim, vocab_size;
 };
-constexpr std::array kBases = {Base{"Llama-3.2-1B", "1B", 2048, 8192, 16, 32, 64},
-                               Base{"Llama-3.2-3B", "3B", 3072, 8192, 28, 24, 128},
-                               Base{"Llama-3.1-8B", "8B", 4096, 14336, 32, 32, 128}};
+constexpr std::array kBases = {Base{"Llama-3.2-1B", "1B", 2048, 8192, 16, 32, 8, 64, 128256},
+                               Base{"Llama-3.2-3B", "3B", 3072, 8192, 28, 24, 8, 128, 128256},
+                               Base{"Llama-3.1-8B", "8B", 4096, 14336, 32, 32, 8, 128, 128256},
+                               Base{"SmolLM-135M", "135M", 576, 1536, 30, 9, 3, 64, 49152},
+                               Base{"SmolLM-360M", "360M", 960, 2560, 32, 15, 5, 64, 49152},
+                               Base{"SmolLM-1.7B", "1.7B", 2048, 8192, 24, 32, 32, 64, 49152}};
+
+// X-EcoMLA's models: MLA throughout, of one rank in all layers, or of ranks by the energy that they
+// keep.
+struct EcoMla {
+  const char* size;
+  const char* name;
+  int64_t kv_rank;
+  bool dynamic;  // released with ranks by energy, too
+};
+constexpr std::array kEcoMlas = {EcoMla{"1B", "X-EcoMLA-1B1B", 512, true},
+                                 EcoMla{"3B", "X-EcoMLA-3B3B", 816, true},
+                                 EcoMla{"135M", "X-EcoMLA-SmolLM-135M", 16, false},
+                                 EcoMla{"360M", "X-EcoMLA-SmolLM-360M", 48, false},
+                                 EcoMla{"1.7B", "X-EcoMLA-SmolLM-1.7B", 480, false}};
 
 // Zebra-Llama's hybrids: widths of their MLA layers, and which layers these are.
 struct Hybrid {
@@ -44,11 +61,11 @@ std::vector<Hybrid> hybrids() {
 }
 
 const Base* base_of(const ModelOptions& o) {
-  constexpr int64_t kVocabulary = 128256, kKvHeads = 8;
   const auto* found = std::find_if(kBases.begin(), kBases.end(), [&](const Base& base) {
     return o.hidden_size == base.hidden_size && o.intermediate_size == base.intermediate_size &&
            o.num_layers() == base.layers && o.num_heads == base.num_heads &&
-           o.head_dim == base.head_dim && o.num_kv_heads == kKvHeads && o.vocab_size == kVocabulary;
+           o.num_kv_heads == base.num_kv_heads && o.head_dim == base.head_dim &&
+           o.vocab_size == base.vocab_size;
   });
   return found == kBases.end() ? nullptr : found;
 }
@@ -69,14 +86,16 @@ std::string hybrid_shape(const ModelOptions& options, const std::string& size) {
   return "";
 }
 
-// X-EcoMLA's are MLA throughout: one rank for all layers, or ranks by the energy that they keep.
 std::string eco_mla_shape(const ModelOptions& options, const std::string& size) {
-  if (size == "8B") return "";  // none is released
-  const auto name = "X-EcoMLA-" + size + size + "-";
-  if (!options.mla_ranks.empty()) return name + "dynamic";
-  const int64_t rank = options.mla.kv_lora_rank;
-  const bool known = (size == "1B" && rank == 512) || (size == "3B" && rank == 816);
-  return known ? name + "fixed-kv" + std::to_string(rank) : "";
+  const bool dynamic = !options.mla_ranks.empty();
+  for (const auto& known : kEcoMlas) {
+    if (known.size != size) continue;
+    if (dynamic && known.dynamic) return std::string(known.name) + "-dynamic";
+    if (!dynamic && known.kv_rank == options.mla.kv_lora_rank) {
+      return std::string(known.name) + "-fixed-kv" + std::to_string(known.kv_rank);
+    }
+  }
+  return "";
 }
 
 }  // namespace

@@ -248,7 +248,8 @@ class Harness {
                       .documents = static_cast<int64_t>(task.documents.size()),
                       .available = task.available,
                       .metrics = {},
-                      .members = {}};
+                      .members = {},
+                      .config = task_config_json(task.spec, task.shots)};
     std::vector<std::string> samples;
     const auto filters = filter_names(task.spec);
     for (size_t f = 0; f < filters.size(); ++f) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/sha256.h"
 #include "zebra/tasks.h"
 
 namespace zebra {
@@ -28,6 +29,22 @@ Json numbers_of(const TaskResult& result) {
   }
   if (!result.members.empty()) json["sample_count"] = {{"acc,none", result.documents}};
   return json;
+}
+
+// One hash of all of a task's samples.
+Json hashes_of(const TaskReport& report) {
+  Json hashes = Json::object();
+  for (const auto& [task, samples] : report.samples) {
+    std::string all;
+    for (const auto& line : samples) {
+      const auto sample = Json::parse(line);
+      for (const char* key : {"doc_hash", "prompt_hash", "target_hash"}) {
+        all += sample.at(key).get<std::string>();
+      }
+    }
+    hashes[task] = sha256_hex(all);
+  }
+  return hashes;
 }
 
 std::string decimals(double value, int digits) {
@@ -77,10 +94,11 @@ size_t width_of(const std::string& text) {
 }  // namespace
 
 std::string task_report_json(const TaskReport& report, const TaskOptions& options,
-                             const std::vector<std::pair<std::string, std::string>>& config) {
-  Json results, groups, subtasks, versions, shots, better, counts;
+                             const JsonPairs& config, const JsonPairs& about) {
+  Json results, groups, subtasks, configs = Json::object(), versions, shots, better, counts;
   for (const auto& result : report.results) {
     results[result.name] = numbers_of(result);
+    if (!result.config.empty()) configs[result.name] = Json::parse(result.config);
     versions[result.name] = result.version;
     shots[result.name] = result.shots;
     for (const auto& metric : result.metrics) {
@@ -96,6 +114,7 @@ std::string task_report_json(const TaskReport& report, const TaskOptions& option
   Json json = {{"results", results}};
   if (!groups.is_null()) json["groups"] = groups;
   json["group_subtasks"] = subtasks.is_null() ? Json::object() : subtasks;
+  json["configs"] = configs;
   json["versions"] = versions;
   json["n-shot"] = shots;
   json["higher_is_better"] = better;
@@ -107,8 +126,11 @@ std::string task_report_json(const TaskReport& report, const TaskOptions& option
   settings["cut_endings"] = options.cut_endings;
   settings["bootstrap_iters"] = options.bootstrap_iterations;
   settings["fewshot_seed"] = options.fewshot_seed;
-  json["system_instruction"] =
-      options.system_instruction.empty() ? Json() : Json(options.system_instruction);
+  for (const auto& [key, value] : about) json[key] = Json::parse(value);
+  json["task_hashes"] = hashes_of(report);
+  const auto& instruction = options.system_instruction;
+  json["system_instruction"] = instruction.empty() ? Json() : Json(instruction);
+  json["system_instruction_sha"] = instruction.empty() ? Json() : Json(sha256_hex(instruction));
   json["apply_chat_template"] = static_cast<bool>(options.chat_template);
   json["fewshot_as_multiturn"] = options.fewshot_as_multiturn;
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

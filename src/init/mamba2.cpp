@@ -18,6 +18,11 @@ at::Tensor LayerRandom::uniform(const std::string& name, at::IntArrayRef shape, 
   return torch::empty(shape, at::kFloat).uniform_(low, high, generator);
 }
 
+void require_same(const std::string& key, int64_t got, int64_t expected) {
+  if (got == expected) return;
+  throw ConfigError(str(key, ": expected the base's ", expected, ", got ", got));
+}
+
 void put(at::Tensor& parameter, const at::Tensor& value, const at::Tensor& like) {
   TORCH_CHECK(parameter.sizes() == value.sizes(), "init: expected shape ", parameter.sizes(),
               ", got ", value.sizes());
@@ -31,18 +36,13 @@ namespace {
 constexpr double kStepLow = 1e-3, kStepHigh = 0.1, kStepFloor = 1e-4;  // of dt, log-uniform
 constexpr double kDecayLow = 1.0, kDecayHigh = 16.0;                   // of A, uniform
 
-void require_same(const char* key, int64_t got, int64_t expected) {
-  if (got == expected) return;
-  throw ConfigError(str("mamba2.", key, ": expected the base's ", expected, ", got ", got));
-}
-
 void check_mamba2(const Mamba2Options& o, const MixerInit& from) {
   const auto& q = from.base.q_proj->weight;  // (N * H, D)
   const int64_t H = from.base.k_proj->weight.size(0) / from.base_kv_heads;
-  require_same("hidden_size", o.hidden_size, q.size(1));
-  require_same("num_heads", o.num_heads, q.size(0) / H);
-  require_same("num_kv_heads", o.num_kv_heads, from.base_kv_heads);
-  require_same("head_dim", o.head_dim, H);
+  require_same("mamba2.hidden_size", o.hidden_size, q.size(1));
+  require_same("mamba2.num_heads", o.num_heads, q.size(0) / H);
+  require_same("mamba2.num_kv_heads", o.num_kv_heads, from.base_kv_heads);
+  require_same("mamba2.head_dim", o.head_dim, H);
   if (o.bias) return;
   for (const auto* linear :
        {&from.base.q_proj, &from.base.k_proj, &from.base.v_proj, &from.base.o_proj}) {

@@ -25,6 +25,9 @@ struct MixerInit {
   LayerRandom random;
 };
 
+// ConfigError unless what the student has is what the base has.
+void require_same(const std::string& key, int64_t got, int64_t expected);
+
 // Puts a value in the place of a parameter: on base's device, in `like`'s dtype.
 void put(at::Tensor& parameter, const at::Tensor& value, const at::Tensor& like);
 

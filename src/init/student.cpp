@@ -19,19 +19,14 @@ const char* kind_name(MixerKind kind) {
   return "?";
 }
 
-void require_same(const char* what, int64_t got, int64_t expected) {
-  if (got == expected) return;
-  throw ConfigError(str("student ", what, ": expected the base's ", expected, ", got ", got));
-}
-
 // Everything outside the mixers is the base's, so it must have the base's sizes.
 void check_shell(const ModelOptions& base, const ModelOptions& student) {
   if (!base.is_llama()) throw ConfigError("base: expected a Llama, got a model with other layers");
-  require_same("layers", student.num_layers(), base.num_layers());
-  require_same("vocab_size", student.vocab_size, base.vocab_size);
-  require_same("hidden_size", student.hidden_size, base.hidden_size);
-  require_same("intermediate_size", student.intermediate_size, base.intermediate_size);
-  require_same("mlp_bias", student.mlp_bias, base.mlp_bias);
+  require_same("student layers", student.num_layers(), base.num_layers());
+  require_same("student vocab_size", student.vocab_size, base.vocab_size);
+  require_same("student hidden_size", student.hidden_size, base.hidden_size);
+  require_same("student intermediate_size", student.intermediate_size, base.intermediate_size);
+  require_same("student mlp_bias", student.mlp_bias, base.mlp_bias);
   if (student.tie_word_embeddings && !base.tie_word_embeddings) {
     throw ConfigError("student tie_word_embeddings: expected false, as the base's, got true");
   }

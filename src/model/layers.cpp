@@ -14,14 +14,6 @@ RmsNormImpl::RmsNormImpl(int64_t width, double eps) : eps_(eps) {
 
 at::Tensor RmsNormImpl::forward(const at::Tensor& x) { return rms_norm(x, weight, eps_); }
 
-namespace {
-
-torch::nn::Linear make_linear(int64_t in, int64_t out, bool bias) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
-}
-
-}  // namespace
-
 MlpImpl::MlpImpl(const MlpOptions& options) {
   const int64_t D = options.hidden_size, F = options.intermediate_size;
   gate_proj = register_module("gate_proj", make_linear(D, F, options.bias));

@@ -11,10 +11,6 @@ namespace {
 
 constexpr double kLatentNormEps = 1e-6;  // published modules' default, not the model's eps
 
-torch::nn::Linear make_linear(int64_t in, int64_t out, bool bias) {
-  return torch::nn::Linear(torch::nn::LinearOptions(in, out).bias(bias));
-}
-
 }  // namespace
 
 MlaImpl::MlaImpl(const MlaOptions& options) : options_(options) {

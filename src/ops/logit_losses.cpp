@@ -12,7 +12,7 @@ namespace zebra::detail {
 namespace {
 
 template <class T>
-T* data_or_null(const at::Tensor& tensor) {
+T* values_or_null(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.data_ptr<T>() : nullptr;
 }
 
@@ -28,13 +28,13 @@ LogitLosses logit_losses_cpu(const LogitLossInput& in) {
   if (in.ce_scale.defined()) out.ce = at::empty({m}, in.student.options());
   AT_DISPATCH_FLOATING_TYPES(in.student.scalar_type(), "logit_losses", [&] {
     const LogitRowsArgs<scalar_t> args{in.student.data_ptr<scalar_t>(),
-                                       data_or_null<scalar_t>(in.teacher),
-                                       data_or_null<scalar_t>(in.kl_scale),
-                                       data_or_null<scalar_t>(in.ce_scale),
-                                       data_or_null<int64_t>(in.targets),
-                                       data_or_null<scalar_t>(out.kl),
-                                       data_or_null<scalar_t>(out.agree),
-                                       data_or_null<scalar_t>(out.ce),
+                                       values_or_null<scalar_t>(in.teacher),
+                                       values_or_null<scalar_t>(in.kl_scale),
+                                       values_or_null<scalar_t>(in.ce_scale),
+                                       values_or_null<int64_t>(in.targets),
+                                       values_or_null<scalar_t>(out.kl),
+                                       values_or_null<scalar_t>(out.agree),
+                                       values_or_null<scalar_t>(out.ce),
                                        V,
                                        static_cast<scalar_t>(in.temperature),
                                        in.direction,

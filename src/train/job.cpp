@@ -25,7 +25,11 @@ at::Device parse_device(const std::string& name) {
   if (!torch::cuda::is_available()) {
     throw ConfigError(str("device: ", name, " was asked for, but no CUDA device can be used here"));
   }
-  return at::Device(name);
+  const at::Device device(name);
+  if (device.has_index()) return device;
+  // The one that "cuda" means, by its number, which the allocator wants of who asks for its
+  // figures.
+  return c10::impl::VirtualGuardImpl(device.type()).getDevice();
 }
 
 at::ScalarType parse_dtype(const std::string& name) {
@@ -199,11 +203,31 @@ const TokenDataset& Job::validation_data() {
   return *validation_;
 }
 
+namespace {
+
+// A max_length beyond the base's positions is no mistake while all pairs are short.
+void check_lengths(const PreferenceDataset& pairs, int64_t max_length, int64_t positions) {
+  if (max_length <= positions) return;
+  for (int64_t i = 0; i < pairs.size(); ++i) {
+    const auto pair = pairs.pair(i);
+    const auto tokens = static_cast<int64_t>(pair.prompt.size() +
+                                             std::max(pair.chosen.size(), pair.rejected.size()));
+    if (tokens <= positions) continue;
+    throw ConfigError(str("stages.dpo.max_length: expected at most the base's ", positions,
+                          " positions, as pair ", i + 1, " has ", tokens, " tokens, got ",
+                          max_length));
+  }
+}
+
+}  // namespace
+
 PreferenceDataset Job::preferences(const std::vector<std::shared_ptr<const TokenStore>>& stores) {
   const auto& stage = *recipe.stages.dpo;
-  return {stores,
-          tokenizer(),
-          {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length}};
+  PreferenceDataset pairs(
+      stores, tokenizer(),
+      {.max_length = stage.max_length, .max_prompt_length = stage.max_prompt_length});
+  if (recipe.base) check_lengths(pairs, stage.max_length, base_options().max_position_embeddings);
+  return pairs;
 }
 
 PreferenceDataset Job::train_pairs() { return preferences(prepared().pairs); }
@@ -229,7 +253,6 @@ fs::path Job::tokenizer_source() const {
 }
 
 void Job::save(const fs::path& model_folder, const CausalLm& model) const {
-  if (!group.leads()) return;
   save_model(model_folder, model, {.dtype = dtype, .tokenizer_from = tokenizer_source()});
 }
 

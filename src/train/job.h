@@ -83,7 +83,7 @@ class Job {
   void forget_shared();
 
   CausalLm load(const std::filesystem::path& model_folder) const;  // trainable
-  // Rank 0 writes.
+  // For rank 0, while the others wait for its signs of life (Group::led).
   void save(const std::filesystem::path& model_folder, const CausalLm& model) const;
 
   // Options of a hybrid of the base with these kinds of layers.

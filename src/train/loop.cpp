@@ -315,20 +315,24 @@ BatchPlan batch_plan(const Job& job, const std::string& stage, int64_t batch_siz
           .micro_batch_size = micro_batch_size > 0 ? std::min(micro_batch_size, own) : own};
 }
 
+void StepBatches::add(Batch batch) {
+  text += static_cast<double>(text_mask(batch).sum().item<int64_t>());
+  tokens += batch.loss_mask.sum().item<double>();
+  predictions += static_cast<double>(batch.targets.ge(0).sum().item<int64_t>());
+  micro.push_back(std::move(batch));
+}
+
 StepBatches step_batches(Job& job, const TokenDataset& data, const BatchPlan& plan, int64_t step) {
   const Stopwatch clock;
   StepBatches batches;
   plan.visit_micro_batches(step, [&](int64_t first, int64_t count) {
-    auto batch = data.batch(plan.seed, first, count);
+    batches.add(data.batch(plan.seed, first, count));  // counted before a device has it
+    auto& batch = batches.micro.back();
     batches.samples += sample_mark(first, batch.sample_ids);
-    batches.text += static_cast<double>(text_mask(batch).sum().item<int64_t>());
-    batches.tokens += batch.loss_mask.sum().item<double>();
-    batches.predictions += batch.targets.ge(0).sum().item<double>();
     batch.input_ids = batch.input_ids.to(job.device);
     batch.loss_mask = batch.loss_mask.to(job.device);
     batch.targets = batch.targets.to(job.device);
     if (batch.segments.defined()) batch.segments = batch.segments.to(job.device);
-    batches.micro.push_back(std::move(batch));
   });
   batches.sequences = static_cast<double>(plan.batch_size);
   const auto counts = job.group.sum({batches.text, batches.tokens, batches.predictions});

@@ -77,6 +77,8 @@ struct StepBatches {
   double predictions = 0;  // with a target
   double samples = 0;      // sample_mark of this rank's rows
   double seconds = 0;      // spent on making it
+
+  void add(Batch batch);  // with its text, tokens and predictions
 };
 // (B, T) bool: where a batch has no padding.
 at::Tensor text_mask(const Batch& batch);

@@ -393,6 +393,14 @@ void check_tasks(const EvalRecipe& eval, const Rules& rules) {
   }
 }
 
+// A base on disk is asked when the run begins.
+void check_positions(const Recipe& recipe, const Rules& rules) {
+  if (!recipe.new_model || !rules.readable("new_model.max_position_embeddings")) return;
+  const int64_t T = recipe.data.sequence_length, most = recipe.new_model->max_position_embeddings;
+  rules.expect(T <= most, "data.sequence_length",
+               str("at most new_model.max_position_embeddings, which is ", most), T);
+}
+
 }  // namespace
 
 void check_rules(const Recipe& recipe, RecipeNotes& notes) {
@@ -411,6 +419,7 @@ void check_rules(const Recipe& recipe, RecipeNotes& notes) {
   }
   rules.at_least<int64_t>("init.calibration_sequences", recipe.init.calibration_sequences, 0);
   check_data(recipe.data, rules.below("data"));
+  check_positions(recipe, rules);
   check_stages(recipe, rules);
   check_needs(recipe, rules);
   rules.at_least<int64_t>("eval.max_sequences", recipe.eval.max_sequences, 0);

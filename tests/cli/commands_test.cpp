@@ -41,6 +41,8 @@ TEST_CASE("program: --version and --help go to stdout and are no errors") {
 TEST_CASE("program: a command line that cannot be understood is refused in one line") {
   check_refused(zebra({}), "A subcommand is required");
   check_refused(zebra({"rnu", "x.yaml"}), "unknown verb 'rnu'; did you mean 'run'?");
+  check_refused(zebra({"data", "prepair"}), "unknown verb 'prepair'; did you mean 'prepare'?");
+  check_refused(zebra({"data", "xyz"}), "unknown verb 'xyz' (see zebra data --help)");
   check_refused(zebra({"run"}), "recipe is required");
   check_refused(zebra({"run", "x.yaml", "--frehs"}), "--frehs");
   check_refused(zebra({"run", "x.yaml", "--threads", "-1"}), "--threads");

@@ -164,6 +164,39 @@ TEST_CASE("data show: documents with tokens and loss, and how they are packed") 
   CHECK(colored.out.find("\x1b[32m") != std::string::npos);
 }
 
+TEST_CASE("data show: packed sequences with segments, positions, padding and loss") {
+  Workshop at(kChats);
+  at.write("chats.jsonl", chats(50));
+  const auto shown = at.json({"data", "show", "r.yaml", "-n", "0", "--packed", "3"});
+  CHECK(shown["documents"].empty());
+  REQUIRE(shown["packed"].size() == 3);
+  int64_t boundaries = 0, padding = 0;
+  for (const auto& row : shown["packed"]) {
+    CHECK(row["stage"] == "pretrain");
+    REQUIRE(row["ids"].size() == 64);
+    for (size_t t = 0; t < 64; ++t) {
+      const bool starts = t == 0 || row["segments"][t] != row["segments"][t - 1];
+      CHECK(row["positions"][t] == (starts ? 0 : row["positions"][t - 1].get<int64_t>() + 1));
+      boundaries += starts && row["segments"][t] > 0 ? 1 : 0;
+      if (row["segments"][t] >= 0) continue;
+      CHECK(row["loss"][t] == 0);
+      ++padding;
+    }
+    CHECK(row["loss"][0] == 0);  // an answer's tokens are not behind BOS
+  }
+  CHECK(boundaries > 0);
+  CHECK(padding > 0);
+
+  const auto plain = at.zebra({"data", "show", "r.yaml", "-n", "0", "--packed", "1"});
+  CHECK_THAT(plain.out, ContainsSubstring("pretrain, sequence 1: 64 places, "));
+  CHECK_THAT(plain.out, ContainsSubstring("-- 0 to "));
+  CHECK_THAT(plain.out, ContainsSubstring(": segment 1, positions 0 to "));
+  CHECK_THAT(plain.out, ContainsSubstring(" to 63: padding\n"));
+  CHECK_THAT(plain.out, ContainsSubstring("  truncated  0, 0 tokens lost\n"));
+  CHECK_THAT(plain.out, ContainsSubstring("  dropped    0 tokens\n"));
+  CHECK_THAT(at.zebra({"data", "show", "r.yaml"}).out, !ContainsSubstring("-- 0 to "));
+}
+
 TEST_CASE("data show: a mixture's shares") {
   Workshop at(
       "  packing: best_fit\n  train:\n"

@@ -49,9 +49,35 @@ TEST_CASE("program: eval runs harness tasks, with results, samples and a table")
   CHECK(json.at("n-samples").at("piqa") == nlohmann::json{{"original", 2}, {"effective", 1}});
   CHECK(json.at("versions").at("piqa") == 1.0);
   CHECK(json.at("config").at("limit") == 1);
+  CHECK(json.at("max_length") == 128);
+  CHECK(json.at("model_name") == "llama");
+  CHECK(json.at("zebra_version").get<std::string>() != "");
+  CHECK(json.at("date").get<double>() > 1.7e9);
+  CHECK(std::stod(json.at("total_evaluation_time_seconds").get<std::string>()) > 0);
+  CHECK(json.at("tokenizer_eos_token") == nlohmann::json{"</s>", "2"});
+  CHECK(json.at("task_hashes").at("own").get<std::string>().size() == 64);
+  const auto& own = json.at("configs").at("own");
+  CHECK(own.at("output_type") == "multiple_choice");
+  CHECK(own.at("doc_to_choice") == "{{[sol1, sol2]}}");
+  CHECK(own.at("num_fewshot") == 0);
   const auto sample = read_json(workshop() / "tasks_samples/samples_own.jsonl");
   CHECK(sample.at("arguments").at("gen_args_1").at("arg_1") == " Eat");
   CHECK(sample.at("doc_hash").get<std::string>().size() == 64);
+
+  // The next run with this output leaves none of the samples that are not its own.
+  const auto piqa = workshop() / "tasks_samples/samples_piqa.jsonl";
+  CHECK(fs::exists(piqa));
+  write_text(workshop() / "tasks_samples/notes.txt", "mine");
+  std::vector<std::string> again = {"eval",   "llama", "--tasks",  "own.yaml",
+                                    "--data", "rows",  "--output", "tasks.json"};
+  again.emplace_back("--samples");
+  require_success(zebra(again));
+  CHECK_FALSE(fs::exists(piqa));
+  CHECK(fs::exists(workshop() / "tasks_samples/samples_own.jsonl"));
+  again.pop_back();
+  require_success(zebra(again));
+  CHECK_FALSE(fs::exists(workshop() / "tasks_samples/samples_own.jsonl"));
+  CHECK(fs::exists(workshop() / "tasks_samples/notes.txt"));
 }
 
 TEST_CASE("program: ranks share out the documents of a task and find the same scores") {

@@ -217,6 +217,13 @@ TEST_CASE("program: generate refuses what it cannot continue, in one line") {
   write_text(workshop() / "no-prompts.txt", "");
   check_refused(zebra({"generate", "llama", "--prompts", "no-prompts.txt"}),
                 "no-prompts.txt: expected a prompt a line, got an empty file");
+  for (const std::string text : {"One day\n\nThe cat sat\n", "One day\r\n\r\n"}) {
+    write_text(workshop() / "gaps.txt", text);
+    check_refused(zebra({"generate", "llama", "--prompts", "gaps.txt"}),
+                  "gaps.txt:2: expected a prompt, got an empty line");
+  }
+  check_refused(zebra({"generate", "llama", "--prompt", ""}),
+                "--prompt: expected a text to continue, got an empty one");
   std::string endless;
   for (int i = 0; i < 200; ++i) endless += "cat ";
   check_refused(zebra({"generate", "llama", "--prompt", endless}),
@@ -447,6 +454,13 @@ TEST_CASE("program: a recipe that does not fit its base is refused") {
   check_refused(run_chain("runs/short", {"data.train.0.path=short.txt"}),
                 "data: expected at least 32 tokens, enough for one sequence");
   CHECK_FALSE(fs::exists(workshop() / "runs/short/stages/init"));
+  std::string answer;
+  for (int i = 0; i < 200; ++i) answer += " cat";
+  write_text(workshop() / "long.jsonl",
+             R"({"prompt": "A", "chosen": " dog", "rejected": ")" + answer + "\"}\n");
+  const auto too_long = run_chain("runs/answers", {"stages.dpo={train: [long.jsonl]}"});
+  check_refused(too_long, "stages.dpo.max_length: expected at most the base's 128 positions, as");
+  CHECK_FALSE(fs::exists(workshop() / "runs/answers/stages/init"));
   check_refused(run_chain("runs/nobase", {"base.model=nowhere"}), "nowhere");
   check_refused(run_chain("runs/notext", {"data.train.0.path=none.txt"}), "none.txt");
   check_refused(run_chain("runs/norows", {"eval.tasks=[piqa]", "eval.data=none"}),

@@ -109,6 +109,7 @@ TEST_CASE("convert: a folder in X-EcoMLA's form becomes one in the published hyb
   check_same_weights(folder / "b", folder / "a");
 }
 
+#ifndef __SANITIZE_ADDRESS__  // which holds freed memory back for a while
 TEST_CASE("convert: host memory stays under two shards") {
   constexpr uint64_t kShard = 40'000'000;
   const TempDir folder;
@@ -130,6 +131,7 @@ TEST_CASE("convert: host memory stays under two shards") {
   INFO(before << " before, " << peak << " at the peak");
   CHECK(peak - before < static_cast<int64_t>(2 * kShard));
 }
+#endif
 
 TEST_CASE("convert: a sharded golden, tokenizers and all", "[golden]") {
   ZEBRA_NEEDS_SHARED("goldens/llama/llama31_untied_sharded_bf16/model");

@@ -155,6 +155,52 @@ json older_form(json config, const Base& base) {
   return config;
 }
 
+// A model of MLA layers alone in X-EcoMLA's files, made of a SmolLM.
+struct EcoMla {
+  const char* name;
+  const char* llama;
+  int64_t hidden, intermediate, layers, heads, kv_heads, q_rank, kv_rank;
+  int64_t llama_parameters, parameters;  // with tied heads
+};
+
+// Ranks as published (arXiv 2503.11132); each keeps 12.5 % of its base's cache. SmolLM's counts are
+// those of its publication, the others follow from the shapes.
+const std::vector<EcoMla> kSmolLms = {{"X-EcoMLA-SmolLM-135M-fixed-kv16", "SmolLM-135M", 576, 1536,
+                                       30, 9, 3, 400, 16, 134'515'008, 132'994'368},
+                                      {"X-EcoMLA-SmolLM-360M-fixed-kv48", "SmolLM-360M", 960, 2560,
+                                       32, 15, 5, 800, 48, 361'821'120, 366'490'560},
+                                      {"X-EcoMLA-SmolLM-1.7B-fixed-kv480", "SmolLM-1.7B", 2048,
+                                       8192, 24, 32, 32, 2048, 480, 1'711'376'384, 1'671'268'352}};
+
+ModelOptions read_eco_mla(const EcoMla& model) {
+  const TempDir folder;
+  const json config = {{"model_type", "llama"},
+                       {"vocab_size", 49152},
+                       {"hidden_size", model.hidden},
+                       {"intermediate_size", model.intermediate},
+                       {"num_hidden_layers", model.layers},
+                       {"num_attention_heads", model.heads},
+                       {"num_key_value_heads", model.kv_heads},
+                       {"max_position_embeddings", 2048},
+                       {"rms_norm_eps", 1e-5},
+                       {"tie_word_embeddings", true}};
+  const json mla = {{"d_model", model.hidden},
+                    {"intermediate_size", model.intermediate},
+                    {"n_layer", model.layers},
+                    {"rms_norm_eps", 1e-5},
+                    {"attn_layers", json::array()}};
+  const json layer = {{"num_attention_heads", model.heads},
+                      {"q_lora_rank", model.q_rank},
+                      {"kv_lora_rank", model.kv_rank},
+                      {"qk_nope_head_dim", 32},
+                      {"qk_rope_head_dim", 32},
+                      {"v_head_dim", 64}};
+  write_file_atomic(folder / "config.json", config.dump());
+  write_file_atomic(folder / "MLA_config.json", mla.dump());
+  write_file_atomic(folder / "mla_layer_config.json", layer.dump());
+  return read_model_options(folder.path());
+}
+
 ModelOptions read_folder(const json& config, const json& hybrid_config) {
   const TempDir folder;
   write_file_atomic(folder / "config.json", config.dump());
@@ -212,6 +258,25 @@ TEST_CASE("published: mixers have the published numbers of parameters") {
     const auto& [attention, mla, mamba2] = expected[size];
     CHECK(with(MixerKind::kMla) - llama == layers * (mla - attention));
     CHECK(with(MixerKind::kMamba2) - llama == layers * (mamba2 - attention));
+  }
+}
+
+TEST_CASE("published: X-EcoMLA's SmolLMs are known by their configuration") {
+  for (const auto& model : kSmolLms) {
+    INFO(model.name);
+    const auto options = read_eco_mla(model);
+    const auto llama = as_llama(options);
+    CHECK(published_shape(options) == model.name);
+    CHECK(published_shape(llama) == model.llama);
+    CHECK(count_parameters(options) == model.parameters);
+    CHECK(count_parameters(llama) == model.llama_parameters);
+    CHECK(8 * cache_size(options).kv_values_per_token == cache_size(llama).kv_values_per_token);
+    auto other = options;
+    other.mla.kv_lora_rank += 8;
+    CHECK(published_shape(other).empty());
+    other = options;
+    other.mla_ranks.assign(options.layers.size(), MlaRanks{256, 8});
+    CHECK(published_shape(other).empty());
   }
 }
 

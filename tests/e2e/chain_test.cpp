@@ -21,7 +21,7 @@ name: small-base
 seed: 3
 output: runs/base
 new_model: {tokenizer: text/tokenizer.model, hidden_size: 32, intermediate_size: 64, num_layers: 4, num_heads: 4,
-            num_kv_heads: 2, head_dim: 8, max_position_embeddings: 128}
+            num_kv_heads: 2, head_dim: 8, max_position_embeddings: 160}
 data:
   sequence_length: 64
   train: [{path: text/train.txt, format: stories}]

@@ -270,16 +270,22 @@ TEST_CASE("ranks: the memory that each sharding leaves is the same in every meas
   }
 }
 
-TEST_CASE("ranks: SIGTERM to the agent saves, exits with 75, and another size goes on", "[e2e]") {
+TEST_CASE("ranks: SIGTERM to the agent saves, exits with 75, and other sizes go on: 4, 2, 1, 4",
+          "[e2e]") {
   workshop();
   const auto metrics = workshop() / "runs/moved/metrics.jsonl";
-  const auto in_distill = [&] {
-    return fs::exists(metrics) && count(read_text(metrics), "\n") >= 45;
+  const auto stopped_at = [&](int lines, const std::vector<std::string>& ranks) {
+    const auto there = [&] {
+      return fs::exists(metrics) && count(read_text(metrics), "\n") >= lines;
+    };
+    const auto outcome = run_job("moved", ranks, Interruption{.signal = SIGTERM, .when = there});
+    INFO(outcome.err);
+    CHECK(outcome.exit_code == 75);
   };
-  const auto stopped =
-      run_job("moved", {"--nproc", "2"}, Interruption{.signal = SIGTERM, .when = in_distill});
-  INFO(stopped.err);
-  CHECK(stopped.exit_code == 75);
+  // Twenty steps of each stage: forty lines of ILD, twenty of distillation, twenty of DPO.
+  stopped_at(15, {"--nproc", "4", "--set", "parallel.sharding=zero2"});
+  stopped_at(45, {"--nproc", "2"});
+  stopped_at(65, {});
   require_success(run_job("moved", {"--nproc", "4", "--set", "parallel.sharding=full"}));
   check_near("moved", "one");
 }

@@ -22,7 +22,7 @@ constexpr const char* kBase = R"(
 name: brief-base
 output: runs/base
 new_model: {tokenizer: text/tokenizer.model, hidden_size: 16, intermediate_size: 32, num_layers: 2, num_heads: 2,
-            num_kv_heads: 1, head_dim: 8, max_position_embeddings: 64}
+            num_kv_heads: 1, head_dim: 8, max_position_embeddings: 96}
 data:
   sequence_length: 32
   train: [{path: text/train.txt, format: stories}]

@@ -239,6 +239,42 @@ TEST_CASE("harness: results that are not finite are texts in JSON") {
   CHECK(result.at("perplexity_stderr,none") == "nan");
 }
 
+TEST_CASE("harness: the results tell each task's settings, and a hash of its samples") {
+  const Folder folder;
+  write_task_rows(folder);
+  auto options = options_for(folder, {"arc_easy", "gsm8k", "wikitext", "mmlu_anatomy"});
+  options.shots = 1;
+  options.system_instruction = "Be brief.";
+  const auto report = evaluate_tasks(long_bigram_model(random_table(1)), ByteTokenizer(), options);
+  const auto file = json::parse(task_report_json(report, options, {}, {{"date", "1.5"}}));
+  CHECK(file.at("date") == 1.5);
+  CHECK(file.at("system_instruction_sha") == sha256_hex("Be brief."));
+  const auto& arc = file.at("configs").at("arc_easy");
+  CHECK(arc.at("doc_to_text") == "Question: {{question}}\nAnswer:");
+  CHECK(arc.at("doc_to_choice") == "{{choices.text}}");
+  CHECK(arc.at("test_split") == "test");
+  CHECK(arc.at("num_fewshot") == 1);
+  CHECK(arc.at("metric_list")[1] ==
+        json{{"metric", "acc_norm"}, {"aggregation", "mean"}, {"higher_is_better", true}});
+  CHECK(arc.at("metadata").at("version") == 1.0);
+  CHECK_FALSE(arc.contains("generation_kwargs"));
+  const auto& gsm8k = file.at("configs").at("gsm8k");
+  CHECK(gsm8k.at("output_type") == "generate_until");
+  CHECK(gsm8k.at("generation_kwargs").at("until") == json{"Question:", "</s>", "<|im_end|>"});
+  CHECK(gsm8k.at("fewshot_split") == "train");
+  const auto& wikitext = file.at("configs").at("wikitext");
+  CHECK(wikitext.at("num_fewshot") == 0);
+  CHECK(wikitext.at("metric_list")[0].at("aggregation") == "weighted_perplexity");
+  CHECK(file.at("configs").at("mmlu_anatomy").at("fewshot_config").at("sampler") == "first_n");
+  std::string hashes;
+  for (const auto& sample : samples_of(report, "arc_easy")) {
+    for (const char* key : {"doc_hash", "prompt_hash", "target_hash"}) {
+      hashes += sample.at(key).get<std::string>();
+    }
+  }
+  CHECK(file.at("task_hashes").at("arc_easy") == sha256_hex(hashes));
+}
+
 TEST_CASE("harness: gsm8k reads an answer that is a number as its digits") {
   const Folder folder;
   std::filesystem::create_directories(folder.path("gsm8k"));

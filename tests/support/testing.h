@@ -6,7 +6,7 @@
 #ifndef ZEBRA_TESTS_SUPPORT_TESTING_H
 #define ZEBRA_TESTS_SUPPORT_TESTING_H
 
-#include <torch/torch.h>
+#include "base/libtorch.h"
 
 #undef CHECK
 #if __has_include(<catch2/catch_all.hpp>)

@@ -4,12 +4,15 @@
 #include "support/temp_dir.h"
 #include "support/testing.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "train/job.h"
+#include "train/step_recorder.h"
 #include "zebra/error.h"
 
 using zebra::MetricsWriter;
@@ -110,4 +113,22 @@ TEST_CASE("metrics: a file that cannot be opened or written is the user's to men
     MetricsWriter metrics("/dev/full");
     CHECK_THROWS_WITH(metrics.write("s", 1, {}), ContainsSubstring("/dev/full"));
   }
+}
+
+TEST_CASE("metrics: the most memory held is that of the process, or of the GPU's allocator") {
+  constexpr int64_t kBytes = 64 << 20;
+  const auto before = zebra::peak_memory_bytes(at::kCPU);
+  CHECK(before > 0);
+  const auto held = torch::ones({kBytes}, torch::kByte);
+  CHECK(zebra::peak_memory_bytes(at::kCPU) >= std::max(before, kBytes));
+}
+
+TEST_CASE("metrics: the GPU that is named without a number has an allocator with figures",
+          "[cuda]") {
+  if (!torch::cuda::is_available()) ZEBRA_SKIP("no GPU");
+  constexpr int64_t kBytes = 64 << 20;
+  const auto device = zebra::parse_device("cuda");
+  const auto held = torch::ones({kBytes}, torch::TensorOptions(torch::kByte).device(device));
+  CHECK(held.device() == device);
+  CHECK(zebra::peak_memory_bytes(device) >= kBytes);
 }

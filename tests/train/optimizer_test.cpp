@@ -4,6 +4,8 @@
 #include "support/temp_dir.h"
 #include "support/testing.h"
 
+#include <torch/nn/utils/clip_grad.h>
+#include <torch/optim/adamw.h>
 #include <chrono>
 #include <cmath>
 #include <iostream>

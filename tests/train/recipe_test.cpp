@@ -307,6 +307,22 @@ TEST_CASE("recipe: what a stage needs elsewhere is asked for") {
         Texts{"--set hybrid.mla_layers: select: smart needs stages.ild, which is missing"});
 }
 
+TEST_CASE("recipe: sequences are not longer than the positions of the model that is made") {
+  const std::vector<std::string> pretrain = {
+      "base=",           "teacher=",    "hybrid=",           "stages.ild=",
+      "stages.distill=", "stages.dpo=", "stages.pretrain={}"};
+  const auto mistakes = [&](const std::string& model) {
+    auto overrides = pretrain;
+    overrides.push_back("new_model={tokenizer: t, max_position_embeddings: " + model + "}");
+    return RecipeFile(kGood).mistakes(overrides);
+  };
+  CHECK(mistakes("256").empty());
+  CHECK(mistakes("255") == Texts{"r.yaml:11: data.sequence_length: expected at most "
+                                 "new_model.max_position_embeddings, which is 255, got 256"});
+  CHECK(mistakes("0") ==
+        Texts{"--set new_model.max_position_embeddings: expected at least 1, got 0"});
+}
+
 TEST_CASE("recipe: all mistakes are told at once, in the order of their lines") {
   RecipeFile file(replaced("seed: 7", "sead: 7"));
   const auto texts = file.mistakes({"stages.dpo.beta=-1", "data.packing=concta"});

@@ -29,14 +29,16 @@ at::Tensor sequences_of(const DriftFlags& flags, const LoadedModel& loaded) {
     throw ConfigError(str("--length: expected more than the ", flags.read,
                           " tokens of --read, got ", flags.length));
   }
-  const auto ids = loaded.tokenizer->encode(read_file(flags.text));
-  const int64_t wanted = flags.sequences * (flags.length + 1);
+  const auto& tokenizer = *loaded.tokenizer;
+  const auto ids = tokenizer.encode(read_file(flags.text));
+  const int64_t own = flags.length + (tokenizer.adds_bos() ? 0 : 1);  // beside BOS
+  const int64_t wanted = flags.sequences * own;
   if (static_cast<int64_t>(ids.size()) < wanted) {
     throw ConfigError(str(flags.text, ": expected at least ", wanted, " tokens, got ", ids.size()));
   }
-  return torch::tensor(ids, torch::kLong)
-      .narrow(0, 0, wanted)
-      .view({flags.sequences, flags.length + 1});
+  auto rows = torch::tensor(ids, torch::kLong).narrow(0, 0, wanted).view({flags.sequences, own});
+  if (tokenizer.adds_bos()) rows = at::constant_pad_nd(rows, {1, 0}, tokenizer.bos_id());
+  return rows;  // (sequences, length + 1)
 }
 
 std::string as_text(const nlohmann::ordered_json& rows) {

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Flags {
+struct CheckpointBenchFlags {
   std::string model = "data/tiny/base", folder = "bench-checkpoint";
   int64_t batch_size = 16, sequence_length = 256, rounds = 10, threads = 0;
   bool json = false;
@@ -31,7 +31,7 @@ double median(std::vector<double> values) {
 // Training steps of a model on random tokens.
 class Training {
  public:
-  explicit Training(const Flags& flags)
+  explicit Training(const CheckpointBenchFlags& flags)
       : model_(load_model(flags.model, {})), optimizer_(trainable(*model_), {}) {
     const int64_t V = model_->options().vocab_size;
     tokens_ = torch::randint(V, {flags.batch_size, flags.sequence_length}, torch::kLong);
@@ -67,7 +67,7 @@ struct Figures {
 };
 
 // Rounds of steps without and with a save under way, so that a drift of the machine meets both.
-void measure_saving(const Flags& flags, Training& training, Figures& figures) {
+void measure_saving(const CheckpointBenchFlags& flags, Training& training, Figures& figures) {
   fs::create_directories(flags.folder);
   CheckpointStore store(flags.folder, {.keep = 2, .keep_every = 0, .asynchronous = true});
   MetricsWriter metrics(fs::path(flags.folder) / "metrics.jsonl");  // synced by each save of a run
@@ -98,7 +98,8 @@ void measure_saving(const Flags& flags, Training& training, Figures& figures) {
   figures.save_call = median(calls);
 }
 
-void measure_blocking(const Flags& flags, const Training& training, Figures& figures) {
+void measure_blocking(const CheckpointBenchFlags& flags, const Training& training,
+                      Figures& figures) {
   CheckpointStore store(flags.folder, {.keep = 2});
   std::vector<double> seconds;
   for (int64_t round = 0; round < flags.rounds; ++round) {
@@ -110,7 +111,7 @@ void measure_blocking(const Flags& flags, const Training& training, Figures& fig
 }
 
 // From nothing in memory to the first step.
-void measure_resume(const Flags& flags, Figures& figures) {
+void measure_resume(const CheckpointBenchFlags& flags, Figures& figures) {
   std::vector<double> seconds;
   for (int64_t round = 0; round < flags.rounds; ++round) {
     const Stopwatch clock;
@@ -126,7 +127,7 @@ void measure_resume(const Flags& flags, Figures& figures) {
   figures.resume = median(seconds);
 }
 
-void report(const Flags& flags, const Figures& figures) {
+void report(const CheckpointBenchFlags& flags, const Figures& figures) {
   const double added = figures.step_while_saving / figures.step - 1;
   if (flags.json) {
     return print_json({{"bench", "checkpoint"},
@@ -157,7 +158,7 @@ void report(const Flags& flags, const Figures& figures) {
   print(text);
 }
 
-void bench(const Flags& flags) {
+void bench_checkpoint(const CheckpointBenchFlags& flags) {
   MachineFlags machine;
   machine.threads = flags.threads;
   machine.use();
@@ -176,7 +177,7 @@ void bench(const Flags& flags) {
 }  // namespace
 
 void add_bench_checkpoint(CLI::App& app, Action& action) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<CheckpointBenchFlags>();
   auto* verb = add_verb(app, "checkpoint",
                         "What saving costs the steps that go on meanwhile; what resuming takes",
                         "zebra bench checkpoint --model data/tiny/base --rounds 20");
@@ -193,7 +194,7 @@ void add_bench_checkpoint(CLI::App& app, Action& action) {
       ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "JSON on stdout");
-  verb->callback([flags, &action] { action = [flags] { bench(*flags); }; });
+  verb->callback([flags, &action] { action = [flags] { bench_checkpoint(*flags); }; });
 }
 
 }  // namespace zebra

@@ -20,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-struct Flags {
+struct PackingBenchFlags {
   std::string tokenizer = "data/tiny/tokenizer.model", text, folder = "bench-packing";
   int64_t megabytes = 100, sequence_length = 2048, batch_size = 16, threads = 0;
   bool json = false;
@@ -83,7 +83,7 @@ ordered_json measure_prepare(const PreparePlan& plan, const Tokenizer& tokenizer
           {"peak_megabytes", peak}};
 }
 
-ordered_json measure_packing(const Flags& flags, const PreparePlan& plan,
+ordered_json measure_packing(const PackingBenchFlags& flags, const PreparePlan& plan,
                              const PreparedSource& prepared, const Tokenizer& tokenizer,
                              DatasetOptions options) {
   options.sequence_length = flags.sequence_length;
@@ -124,7 +124,7 @@ std::vector<DatasetOptions> ways() {
   return all;
 }
 
-std::string as_text(const ordered_json& result) {
+std::string packing_text(const ordered_json& result) {
   std::ostringstream out;
   out << std::fixed;
   const auto& made = result["prepare"];
@@ -162,7 +162,7 @@ class WorkFolder {
   fs::path path_;
 };
 
-void bench(const Flags& flags) {
+void bench_packing(const PackingBenchFlags& flags) {
   MachineFlags machine;
   machine.threads = flags.threads;
   machine.use();
@@ -191,13 +191,13 @@ void bench(const Flags& flags) {
     result["packing"].push_back(measure_packing(flags, plan, prepared, *tokenizer, options));
   }
   if (flags.json) return print_json(result);
-  print(as_text(result));
+  print(packing_text(result));
 }
 
 }  // namespace
 
 void add_bench_packing(CLI::App& app, Action& action) {
-  auto flags = std::make_shared<Flags>();
+  auto flags = std::make_shared<PackingBenchFlags>();
   auto* verb = add_verb(
       app, "packing", "How fast text becomes tokens, and how full each packing's sequences are",
       "zebra bench packing --megabytes 100 --tokenizer data/tiny/tokenizer.model");
@@ -218,7 +218,7 @@ void add_bench_packing(CLI::App& app, Action& action) {
       ->check(whole_number(0))
       ->type_name("N");
   verb->add_flag("--json", flags->json, "JSON on stdout");
-  verb->callback([flags, &action] { action = [flags] { bench(*flags); }; });
+  verb->callback([flags, &action] { action = [flags] { bench_packing(*flags); }; });
 }
 
 }  // namespace zebra

@@ -2,13 +2,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <chrono>
-#include <cstdio>
 #include <iomanip>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "cli/bench/peer.h"
 #include "cli/command.h"
 #include "data/records.h"
 #include "data/sources.h"
@@ -92,12 +91,6 @@ Speed measure(const Tokenizer& tokenizer, const std::vector<std::string>& docume
   return speed;
 }
 
-std::string quoted(const std::string& word) {  // for the shell
-  std::string result = "'";
-  for (const char c : word) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return result + "'";
-}
-
 // A file that goes away with its object.
 class ScratchFile {
  public:
@@ -129,16 +122,9 @@ json run_peer(const TokenizerBenchFlags& flags, const std::filesystem::path& fil
       {"documents",
        documents}}.dump());
   const std::string command = "TOKENIZERS_PARALLELISM=false RAYON_NUM_THREADS=1 " +
-                              quoted(flags.python) + " -c " + quoted(kPeer) + " " +
-                              quoted(job.path());
-  std::FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) throw ConfigError("--peer: cannot start " + flags.python);
-  std::string output;
-  std::array<char, 4096> buffer{};
-  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe)) {
-    output.append(buffer.data(), count);
-  }
-  const int status = pclose(pipe);
+                              shell_quoted(flags.python) + " -c " + shell_quoted(kPeer) + " " +
+                              shell_quoted(job.path());
+  const auto [status, output] = run_command(command);
   if (WIFEXITED(status) && WEXITSTATUS(status) == 3) {
     throw ConfigError(str("--peer: Hugging Face tokenizers is not installed for ", flags.python,
                           ": pip install tokenizers, or name another interpreter with --python"));

@@ -1,11 +1,10 @@
 #include "cli/bench/transformers_peer.h"
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 
 #include "base/file.h"
 #include "base/json.h"
+#include "cli/bench/peer.h"
 #include "zebra/error.h"
 
 namespace zebra {
@@ -70,28 +69,6 @@ print("RESULT " + json.dumps({
     "speeds": speeds}))
 )py";
 
-std::string quoted(const std::string& argument) {
-  std::string text = "'";
-  for (const char c : argument) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
-
-struct CommandResult {
-  int status = 0;
-  std::string out;
-};
-CommandResult run_command(const std::string& command) {
-  CommandResult result;
-  FILE* const pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) throw ConfigError("--peer: expected to start a program, got no process");
-  std::array<char, 4096> buffer{};
-  for (size_t n = 0; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-    result.out.append(buffer.data(), n);
-  }
-  result.status = pclose(pipe);
-  return result;
-}
-
 std::string last_line(const std::string& text) {
   const auto last = text.find_last_not_of('\n');
   if (last == std::string::npos) return "";
@@ -126,9 +103,9 @@ PeerResult run_transformers(const PeerMachine& machine, const std::string& folde
   write_file_atomic(place / "bench.json", task.dump());
   write_file_atomic(place / "bench.py", kScript);
   const auto errors = place / "bench.err";
-  const auto result =
-      run_command(quoted(machine.python) + " " + quoted((place / "bench.py").string()) + " " +
-                  quoted((place / "bench.json").string()) + " 2> " + quoted(errors.string()));
+  const auto result = run_command(
+      shell_quoted(machine.python) + " " + shell_quoted((place / "bench.py").string()) + " " +
+      shell_quoted((place / "bench.json").string()) + " 2> " + shell_quoted(errors.string()));
   const auto found = result.out.find("RESULT ");
   if (result.status != 0 || found == std::string::npos) {
     const auto line = last_line(fs::exists(errors) ? read_file(errors) : std::string());

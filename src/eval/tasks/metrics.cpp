@@ -64,6 +64,11 @@ bool is_weighted(const std::string& metric) {
 
 }  // namespace
 
+std::string aggregation_name(const std::string& metric) {
+  if (metric == "perplexity" || metric == "bits_per_byte") return metric;
+  return is_weighted(metric) ? "weighted_perplexity" : "mean";
+}
+
 double aggregate(const std::string& metric, const std::vector<MetricValue>& values) {
   if (metric == "bits_per_byte") return -weighted_mean(values) / std::log(2.0);
   if (is_weighted(metric)) return std::exp(-weighted_mean(values));

@@ -10,6 +10,9 @@
 
 namespace zebra {
 
+// How the harness calls what aggregate() does.
+std::string aggregation_name(const std::string& metric);
+
 // The values of a metric over all documents as one number. `metric` names how: perplexity,
 // word_perplexity, byte_perplexity and bits_per_byte are what they say, all others are means.
 double aggregate(const std::string& metric, const std::vector<MetricValue>& values);

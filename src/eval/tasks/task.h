@@ -82,6 +82,9 @@ const std::vector<TaskGroup>& known_groups();
 // key.
 TaskSpec read_task(const std::filesystem::path& file);
 
+// A task's settings as a JSON object with the keys of the harness: what of them we have.
+std::string task_config_json(const TaskSpec& task, int64_t shots);
+
 // ---- functions of the table (functions.cpp)
 
 Document prepare_hellaswag(Document document, const std::string& where);

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "eval/python.h"
+#include "eval/tasks/metrics.h"
 #include "eval/tasks/task.h"
 #include "zebra/error.h"
 #include "zebra/options.h"
@@ -19,11 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 Metric usual_metric(const std::string& name) { return {name, name.starts_with("acc")}; }
-
-std::string aggregation_of(const std::string& metric) {
-  if (metric == "perplexity" || metric == "bits_per_byte") return metric;
-  return metric.ends_with("_perplexity") ? "weighted_perplexity" : "mean";
-}
 
 class TaskReader {
  public:
@@ -214,7 +210,8 @@ class TaskReader {
       if (!item.IsMap() || !item["metric"]) fail(item, "metric_list", "expected {metric: NAME}");
       auto metric = usual_metric(text(item["metric"], "metric_list.metric"));
       const auto check_aggregation = [&](const YAML::Node& value) {
-        const auto own = aggregation_of(metric.name), got = text(value, "metric_list.aggregation");
+        const auto own = aggregation_name(metric.name),
+                   got = text(value, "metric_list.aggregation");
         if (got == own) return;
         fail(value, "metric_list.aggregation",
              str("expected ", own, ", as ", metric.name, " has it, got ", got));

@@ -1,8 +1,8 @@
 // End-to-end distillation: the hybrid's distribution over the next token moves towards the
 // teacher's.
 #include "train/flops.h"
-#include "train/loop.h"
 #include "train/stages/stages.h"
+#include "train/stages/steps.h"
 #include "zebra/losses.h"
 
 namespace zebra {
@@ -45,6 +45,8 @@ DistillLossOutput distill_batch(const DistillStage& stage, CausalLm& teacher, Ca
   return {out.loss.detach(), out.kl_sum, out.ce_sum, out.agree};
 }
 
+}  // namespace
+
 Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& student,
                      const StepBatches& step) {
   at::Tensor sums;  // (4) loss, KL, CE, agreement: read once, when all micro batches are under way
@@ -64,8 +66,6 @@ Metrics distill_step(const DistillStage& stage, CausalLm& teacher, CausalLm& stu
   metrics.emplace_back("data_seconds", step.seconds);
   return metrics;
 }
-
-}  // namespace
 
 StageResult run_distill(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.distill;
@@ -91,7 +91,7 @@ StageResult run_distill(Job& job, uint64_t key) {
       trainees, [&](int64_t step) -> std::vector<Metrics> {
         return {distill_step(stage, teacher, student, step_batches(job, data, plan, step))};
       });
-  job.save(job.folder.stage("distill"), student);
+  job.group.led([&] { job.save(job.folder.stage("distill"), student); });
   return {seconds};
 }
 

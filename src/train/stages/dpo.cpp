@@ -8,8 +8,8 @@
 #include "base/signals.h"
 #include "base/stopwatch.h"
 #include "train/flops.h"
-#include "train/loop.h"
 #include "train/stages/stages.h"
+#include "train/stages/steps.h"
 #include "zebra/error.h"
 #include "zebra/eval.h"
 #include "zebra/losses.h"
@@ -18,8 +18,6 @@
 namespace zebra {
 
 namespace {
-
-constexpr int64_t kChunkTokens = 2048;
 
 PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   batch.input_ids = batch.input_ids.to(device);
@@ -80,13 +78,7 @@ at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset
   return all;
 }
 
-struct DpoPlan {
-  const DpoStage& stage;
-  const PreferenceDataset& pairs;
-  at::Tensor reference;  // (2, P)
-  BatchPlan batches;     // of pairs
-  at::Device device;
-};
+}  // namespace
 
 Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
   const int64_t batch_size = plan.stage.batch_size;
@@ -115,11 +107,12 @@ Metrics dpo_step(const DpoPlan& plan, CausalLm& model, int64_t step) {
           {"data_seconds", data_seconds}};
 }
 
-}  // namespace
-
 StageResult run_dpo(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.dpo;
   const auto pairs = job.train_pairs();
+  const auto cuts = pairs.cuts();
+  log_info(str("dpo: of ", pairs.size(), " pairs the prompts of ", cuts.prompts,
+               " are cut on the left, answers of ", cuts.answers, " on the right"));
   const char* before = job.recipe.stages.distill ? "distill" : job.recipe.hybrid ? "compose" : "";
   auto model = job.load(*before ? job.folder.stage(before) : job.base_folder());
   const DpoPlan plan{.stage = stage,
@@ -143,7 +136,7 @@ StageResult run_dpo(Job& job, uint64_t key) {
                 .samples = sample_ids_of(pairs, plan.batches)},
                trainees,
                [&](int64_t step) -> std::vector<Metrics> { return {dpo_step(plan, model, step)}; });
-  job.save(job.folder.stage("dpo"), model);
+  job.group.led([&] { job.save(job.folder.stage("dpo"), model); });
   return {seconds};
 }
 

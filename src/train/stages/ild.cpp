@@ -2,8 +2,8 @@
 // base, on the base's own hidden states. One pass over the base's layers serves all students, and
 // only one student layer's activations live.
 #include "train/flops.h"
-#include "train/loop.h"
 #include "train/stages/stages.h"
+#include "train/stages/steps.h"
 #include "zebra/losses.h"
 
 namespace zebra {
@@ -95,6 +95,18 @@ Metrics student_metrics(const IldStage& stage, const StudentLoss& loss,
 
 }  // namespace
 
+std::vector<Metrics> ild_step(const IldStage& stage, CausalLm& base, std::vector<Trainee>& students,
+                              const StepBatches& batches) {
+  std::vector<StudentLoss> losses(students.size());
+  for (const auto& batch : batches.micro) {
+    const auto of_batch = train_batch(stage, base, students, batch, batches.text);
+    for (size_t s = 0; s < losses.size(); ++s) losses[s].add(of_batch[s]);
+  }
+  std::vector<Metrics> metrics;
+  for (const auto& loss : losses) metrics.push_back(student_metrics(stage, loss, batches));
+  return metrics;
+}
+
 StageResult run_ild(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.ild;
   std::vector<Trainee> students;
@@ -123,21 +135,13 @@ StageResult run_ild(Job& job, uint64_t key) {
                 .micro_batches = plan.micro_batches(),
                 .samples = sample_ids_of(data, plan)},
                students, [&](int64_t step) {
-                 const auto batches = step_batches(job, data, plan, step);
-                 std::vector<StudentLoss> losses(students.size());
-                 for (const auto& batch : batches.micro) {
-                   const auto of_batch = train_batch(stage, base, students, batch, batches.text);
-                   for (size_t s = 0; s < losses.size(); ++s) losses[s].add(of_batch[s]);
-                 }
-                 std::vector<Metrics> metrics;
-                 for (const auto& loss : losses) {
-                   metrics.push_back(student_metrics(stage, loss, batches));
-                 }
-                 return metrics;
+                 return ild_step(stage, base, students, step_batches(job, data, plan, step));
                });
-  for (const auto& student : students) {
-    job.save(job.folder.stage("ild") / student.name, student.model);
-  }
+  job.group.led([&] {
+    for (const auto& student : students) {
+      job.save(job.folder.stage("ild") / student.name, student.model);
+    }
+  });
   return {seconds};
 }
 

@@ -1,6 +1,6 @@
 #include "train/flops.h"
-#include "train/loop.h"
 #include "train/stages/stages.h"
+#include "train/stages/steps.h"
 #include "zebra/convert.h"
 #include "zebra/error.h"
 #include "zebra/losses.h"
@@ -8,8 +8,6 @@
 namespace zebra {
 
 namespace {
-
-constexpr int64_t kChunkTokens = 2048;
 
 ModelOptions new_model_options(Job& job) {
   const auto& shape = *job.recipe.new_model;
@@ -44,8 +42,9 @@ ModelOptions new_model_options(Job& job) {
   return options;
 }
 
-// Mean cross-entropy of the global batch, gradients included.
-double cross_entropy_step(CausalLm& model, const StepBatches& batches) {
+}  // namespace
+
+double pretrain_step(CausalLm& model, const StepBatches& batches) {
   double total = 0;
   for (const auto& batch : batches.micro) {
     const auto hidden = model->forward(batch.input_ids, batch.segments);  // (B, T, D)
@@ -59,8 +58,6 @@ double cross_entropy_step(CausalLm& model, const StepBatches& batches) {
   }
   return total;
 }
-
-}  // namespace
 
 StageResult run_pretrain(Job& job, uint64_t key) {
   const auto& stage = *job.recipe.stages.pretrain;
@@ -85,11 +82,11 @@ StageResult run_pretrain(Job& job, uint64_t key) {
                 .samples = sample_ids_of(data, plan)},
                trainees, [&](int64_t step) -> std::vector<Metrics> {
                  const auto batches = step_batches(job, data, plan, step);
-                 return {{{"loss", cross_entropy_step(model, batches)},
+                 return {{{"loss", pretrain_step(model, batches)},
                           {"samples", batches.samples},
                           {"data_seconds", batches.seconds}}};
                });
-  job.save(job.folder.stage("pretrain"), model);
+  job.group.led([&] { job.save(job.folder.stage("pretrain"), model); });
   return {seconds};
 }
 
