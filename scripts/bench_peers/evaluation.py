@@ -31,6 +31,11 @@ def parse():
     return parser.parse_args()
 
 
+def lines_of(file):
+    """Of JSON lines: splitlines() would also split where a text has U+2028."""
+    return file.read_text().removesuffix("\n").split("\n")
+
+
 def splits(folder):
     return {file.stem: str(file.resolve()) for file in folder.glob("*.jsonl")}
 
@@ -70,9 +75,9 @@ def drop_long_endings(args, names, rows, folder):
             continue
         split = task.config.test_split or task.config.validation_split
         file = rows / below(name.removeprefix("local_")) / f"{split}.jsonl"
-        kept = [line for row, line in enumerate(file.read_text().splitlines(True)) if row not in long]
+        kept = [line for row, line in enumerate(lines_of(file)) if row not in long]
         file.unlink()
-        file.write_text("".join(kept))
+        file.write_text("\n".join(kept) + "\n")
         print(f"{name.removeprefix('local_')}: {len(long)} of {len(long) + len(kept)} documents left out, whose "
               f"ending has more than {args.max_length} tokens", flush=True)
 
@@ -139,7 +144,7 @@ def run_zebra(args, names, rows, folder):
         sys.exit("evaluation.sh: zebra eval failed")
     spent = time.perf_counter() - began
     samples = {name: [json.loads(line) for line in
-                      (folder / "zebra_samples" / f"samples_{name}.jsonl").read_text().splitlines()] for name in names}
+                      lines_of(folder / "zebra_samples" / f"samples_{name}.jsonl")] for name in names}
     return spent, json.loads(output.read_text())["results"], samples
 
 

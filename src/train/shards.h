@@ -51,9 +51,9 @@ struct FlatSegment {
   int64_t unit = 0;
   int64_t size = 0;  // elements of the whole; each rank owns a W-th, or all of it (none)
   int64_t own_begin = 0, own_size = 0;
-  std::vector<Member> members;
-  at::Tensor full, full_grad;  // (size); full_grad undefined while there is none
-  at::Tensor own, own_grad;    // (own_size), views of the group's
+  std::vector<Member> members = {};
+  at::Tensor full = {}, full_grad = {};  // (size); full_grad undefined while there is none
+  at::Tensor own = {}, own_grad = {};    // (own_size), views of the group's
 };
 
 // Segments that the optimiser treats alike: one weight decay, dtype and device.
@@ -130,9 +130,9 @@ class ParameterShards {
     std::vector<Pending> gathering;
   };
   struct Reduction {
-    Pending pending;
+    Pending pending = {};
     FlatSegment* segment = nullptr;
-    at::Tensor whole, part;  // kept alive until the sum is there
+    at::Tensor whole = {}, part = {};  // kept alive until the sum is there
   };
   class Hook;
 

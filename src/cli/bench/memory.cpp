@@ -130,7 +130,8 @@ Row measure_recompute(const MemoryFlags& flags, const MemoryMeter& meter, Recomp
   const int64_t before = meter.live();
   const auto loss = loss_of(model, tokens);
   return {.what = std::string("recompute ") + std::string(enum_name(recompute)),
-          .measured = static_cast<double>(meter.live() - before)};
+          .measured = static_cast<double>(meter.live() - before),
+          .parts = {}};
 }
 
 std::string table(const std::vector<Row>& rows) {
