@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 recipe=recipes/tiny/quickstart.yaml
 
 scripts/setup.sh --cpu
-# From nothing, sources are compiled in batches: a third of the time that one by one would take. A
+# From nothing, sources are compiled in batches, which takes less than half the time. A
 # build folder that is there stays as it is.
 batches=()
 if [ ! -e build/release/CMakeCache.txt ]; then batches=(-DCMAKE_UNITY_BUILD=ON); fi

@@ -184,8 +184,9 @@ def compare(ours, theirs):
             if "," not in key or not isinstance(value, float) or task in GROUPS:
                 continue
             compared += 1
-            largest = max(largest, abs(ours[task][key] - value))
-            if abs(ours[task][key] - value) > 1e-9:
+            difference = abs(ours[task][key] - value)
+            largest = max(largest, difference)
+            if not difference <= 1e-9:  # a NaN differs, too
                 differing += 1
                 print(f"  {task} {key}: harness {value:.6f}, zebra {ours[task][key]:.6f}")
     print(f"scores compared: {compared}, differing: {differing}, largest difference: {largest:.2g}")
