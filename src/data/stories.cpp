@@ -94,11 +94,13 @@ std::vector<Item> items_of(const std::vector<Kind>& kinds) {
 }
 
 // Replaces every [a|b|c] by one of its alternatives.
-std::string choose_alternatives(std::string_view line, uint64_t key) {
+std::string choose_alternatives(std::string_view line, uint64_t key, Wording wording) {
   std::string text;
   for (size_t open = line.find('['); open != line.npos; open = line.find('[')) {
     const auto close = line.find(']', open);
-    const auto options = split(line.substr(open + 1, close - open - 1), '|');
+    auto options = split(line.substr(open + 1, close - open - 1), '|');
+    if (wording == Wording::kFirst) options.resize(1);
+    if (wording == Wording::kOther && options.size() > 1) options.erase(options.begin());
     text.append(line.substr(0, open)).append(options[pick(key = mix64(key), options.size())]);
     line.remove_prefix(close + 1);
   }
@@ -212,11 +214,13 @@ bool Story::held_out() const {
   return hash_text(key, bindings_.at("place")) % kHeldOutShare == 0;
 }
 
-std::string Story::told(size_t first, size_t last, const Bindings& bindings) const {
+std::string Story::told(size_t first, size_t last, const Bindings& bindings,
+                        Wording wording) const {
   std::string text;
   for (size_t i = first; i < last; ++i) {
+    const auto line = choose_alternatives(lines_[i].text, lines_[i].key, wording);
     if (i > first) text += " ";
-    text += with_capitals(fill_slots(choose_alternatives(lines_[i].text, lines_[i].key), bindings));
+    text += with_capitals(fill_slots(line, bindings));
   }
   return text;
 }
@@ -303,8 +307,9 @@ Story::Pair Story::pair() const {
     TORCH_CHECK(tries < 100, "story: too few foils for '", std::string(lines_[line].text), "'");
     wrong = with_foil(draw(foils, random), random);
   }
-  return {told(0, line, bindings_), " " + told(line, lines_.size(), bindings_),
-          " " + told(line, lines_.size(), wrong)};
+  return {.prompt = told(0, line, bindings_),
+          .chosen = " " + told(line, lines_.size(), bindings_, Wording::kFirst),
+          .rejected = " " + told(line, lines_.size(), wrong, Wording::kOther)};
 }
 
 Story make_story(uint64_t seed, uint64_t stream, int64_t index, bool held_out) {

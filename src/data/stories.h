@@ -17,6 +17,9 @@ namespace zebra::story {
 // What each slot of the lines stands for.
 using Bindings = std::map<std::string, std::string, std::less<>>;
 
+// Which of a line's alternatives [a|b|c] are told.
+enum class Wording { kDrawn, kFirst, kOther };
+
 class Story {
  public:
   // Everything about the story is drawn from `key`.
@@ -28,7 +31,8 @@ class Story {
   // The story up to one of its decisive sentences, that sentence, and three that contradict the
   // story: another object, name, pronoun, place or cause.
   MultipleChoice question() const;
-  // The same beginning, the rest of the story, and the rest with one thing wrong all through.
+  // The same beginning, the rest of the story in the first of all alternatives, and the rest in
+  // others, with one thing wrong all through: what is preferred is a wording, and the truth.
   struct Pair {
     std::string prompt, chosen, rejected;
   };
@@ -47,7 +51,8 @@ class Story {
   void bind_things(Random& random);
   void choose_lines();
   size_t decisive(uint64_t key) const;
-  std::string told(size_t first, size_t last, const Bindings& bindings) const;
+  std::string told(size_t first, size_t last, const Bindings& bindings,
+                   Wording wording = Wording::kDrawn) const;
   Bindings with_foil(std::string_view foil, Random& random) const;
 
   uint64_t key_;
