@@ -20,7 +20,7 @@ struct GenerateUntilOptions {
 
 // prompts: ids, none empty -> ids of the answers, which hold what follows a stop text within the
 // same token, and no EOS. A row's answer does not depend on the rows beside it.
-std::vector<std::vector<int64_t>> generate_until(CausalLm model, const Tokenizer& tokenizer,
+std::vector<std::vector<int64_t>> generate_until(const CausalLm& model, const Tokenizer& tokenizer,
                                                  const std::vector<std::vector<int64_t>>& prompts,
                                                  const GenerateUntilOptions& options);
 

@@ -1,7 +1,11 @@
 #include "eval/loglikelihood.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
+#include <atomic>
 #include <map>
+#include <mutex>
 #include <numeric>
 #include <optional>
 
@@ -72,13 +76,17 @@ Bundle make_bundle(const Question& question, std::vector<LogLikelihood>& answers
   return bundle;
 }
 
+// On the CPU every thread has forwards of its own, whose operations are then not shared out: most
+// of what a small model computes is too little for that. Together they hold as much as one would.
 class Scorer {
  public:
   Scorer(CausalLm model, const ScoringOptions& options)
       : model_(std::move(model)),
         options_(options),
         device_(model_->head_weight().device()),
-        chunk_(evaluation_chunk(model_->options().vocab_size)) {}
+        workers_(device_.is_cpu() ? at::get_num_threads() : 1),
+        batch_tokens_(std::max<int64_t>(1, options.batch_tokens / workers_)),
+        chunk_(std::max<int64_t>(1, evaluation_chunk(model_->options().vocab_size) / workers_)) {}
 
   // All bundles begin with the `prefix` tokens that `base` has seen; nullptr and 0: with nothing.
   void run(std::vector<Bundle*> bundles, const ModelCache* base, int64_t prefix) {
@@ -91,14 +99,21 @@ class Scorer {
         for (auto& row : bundle->rows) single.push_back(&row);
       }
     }
-    score_sorted(single, base, prefix, [](const Row*) { return int64_t{0}; });
+    std::vector<Forwards> work;
+    for (auto& batch : batches_of(std::move(single), prefix)) {
+      work.emplace_back([this, base, prefix, batch = std::move(batch)] {
+        score_after(batch, base, prefix, [](const Row*) { return int64_t{0}; });
+      });
+    }
     std::stable_sort(shared.begin(), shared.end(),
                      [](const auto* a, const auto* b) { return a->stem > b->stem; });
     for (size_t first = 0; first < shared.size();) {
       const size_t count = stem_batch(shared, first, prefix);
-      score_shared({shared.begin() + first, shared.begin() + first + count}, base, prefix);
+      const std::vector<Bundle*> batch(shared.begin() + first, shared.begin() + first + count);
+      work.emplace_back([this, base, prefix, batch] { score_shared(batch, base, prefix); });
       first += count;
     }
+    do_all(work);
   }
 
   // The cache after one sequence.
@@ -109,10 +124,23 @@ class Scorer {
   }
 
  private:
+  using Forwards = std::function<void()>;
+
+  void do_all(const std::vector<Forwards>& work) const {
+    const auto pieces = static_cast<int64_t>(work.size());
+    std::atomic<size_t> next = 0;
+    const auto take_turns = [&] {
+      const torch::NoGradGuard no_grad;  // of this thread
+      for (size_t i = next++; i < work.size(); i = next++) work[i]();
+    };
+    if (pieces < 2 * workers_) return take_turns();  // too few to keep all threads busy
+    at::parallel_for(0, workers_, /*grain_size=*/1, [&](int64_t, int64_t) { take_turns(); });
+  }
+
   // Rows of `fresh` tokens after `seen` ones in a cache, of which a row holds a copy.
   int64_t rows_that_fit(int64_t fresh, int64_t seen) const {
     const int64_t cost = std::max<int64_t>(1, fresh + seen / 8);
-    const int64_t by_tokens = std::max<int64_t>(1, options_.batch_tokens / cost);
+    const int64_t by_tokens = std::max<int64_t>(1, batch_tokens_ / cost);
     return options_.batch_size > 0 ? std::min(options_.batch_size, by_tokens) : by_tokens;
   }
 
@@ -144,29 +172,36 @@ class Scorer {
     }
     auto cache = base ? base->select(Ids(bundles.size(), 0)) : model_->make_cache(B);
     model_->forward(ids.to(device_), /*segments=*/{}, &cache);
-    score_sorted(rows, &cache, stem, [&](const Row* row) { return parent.at(row); });
+    for (const auto& batch : batches_of(std::move(rows), stem)) {
+      score_after(batch, &cache, stem, [&](const Row* row) { return parent.at(row); });
+    }
   }
 
-  // Rows of like length share a forward. parent(row): which row of `cache` it continues after
-  // `seen` tokens.
-  template <class Parent>
-  void score_sorted(std::vector<Row*> rows, const ModelCache* cache, int64_t seen,
-                    const Parent& parent) {
+  // Rows of like length share a forward, in which each has `seen` tokens behind it.
+  std::vector<std::vector<Row*>> batches_of(std::vector<Row*> rows, int64_t seen) const {
     std::stable_sort(rows.begin(), rows.end(),
                      [](const Row* a, const Row* b) { return a->length() > b->length(); });
+    std::vector<std::vector<Row*>> batches;
     for (size_t first = 0; first < rows.size();) {
       const auto fit = static_cast<size_t>(rows_that_fit(rows[first]->length() - seen, seen));
       const size_t count = std::min(fit, rows.size() - first);
-      const std::vector<Row*> batch(rows.begin() + first, rows.begin() + first + count);
-      std::optional<ModelCache> fork;
-      if (cache != nullptr) {
-        Ids parents;
-        for (const auto* row : batch) parents.push_back(parent(row));
-        fork = cache->select(parents);
-      }
-      score_batch(batch, fork ? &*fork : nullptr, seen);
+      batches.emplace_back(rows.begin() + first, rows.begin() + first + count);
       first += count;
     }
+    return batches;
+  }
+
+  // parent(row): which row of `cache` it continues after `seen` tokens.
+  template <class Parent>
+  void score_after(const std::vector<Row*>& batch, const ModelCache* cache, int64_t seen,
+                   const Parent& parent) {
+    std::optional<ModelCache> fork;
+    if (cache != nullptr) {
+      Ids parents;
+      for (const auto* row : batch) parents.push_back(parent(row));
+      fork = cache->select(parents);
+    }
+    score_batch(batch, fork ? &*fork : nullptr, seen);
   }
 
   // Padding stands on the right, where no earlier position sees it.
@@ -183,7 +218,9 @@ class Scorer {
     }
     const auto hidden = model_->forward(ids.to(device_), /*segments=*/{}, cache);  // (B, T, D)
     read_answers(hidden.flatten(0, 1), rows, seen);
-    if (options_.on_tokens) options_.on_tokens(tokens);
+    if (!options_.on_tokens) return;
+    const std::lock_guard<std::mutex> one_at_a_time(telling_);
+    options_.on_tokens(tokens);
   }
 
   // hidden: (B * T, D). Each position's logits are made once, whatever asks for them.
@@ -261,7 +298,8 @@ class Scorer {
   CausalLm model_;
   const ScoringOptions& options_;
   at::Device device_;
-  int64_t chunk_;
+  int64_t workers_, batch_tokens_, chunk_;
+  std::mutex telling_;
 };
 
 // The beginning that all whole bundles share; 0 where it is too short to be worth a cache.

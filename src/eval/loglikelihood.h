@@ -14,9 +14,10 @@ namespace zebra {
 
 struct ScoringOptions {
   int64_t batch_size = 0;  // rows of one forward; 0: as many as fit
-  // Rows of one forward times their length, padding included.
+  // Rows times their length of what is computed at a time, padding included.
   int64_t batch_tokens = 16384;
-  // Told now and then how many input tokens have been dealt with since the last call.
+  // Told now and then how many input tokens have been dealt with since the last call; by any
+  // thread, one at a time.
   std::function<void(int64_t)> on_tokens = {};
 };
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <iomanip>
 #include <iterator>
 #include <sstream>
@@ -19,10 +20,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::array<int64_t, 6> kUsualContexts = {512, 2048, 4096, 8192, 16384, 32768};
+
 struct GenerationFlags {
   std::string model, llama, html, python = "python3";
-  std::vector<int64_t> batches = {1, 8, 32}, contexts = {512, 2048, 8192, 16384};
-  std::vector<int64_t> context_batches = {8};
+  std::vector<int64_t> batches = {1, 8, 32}, context_batches = {8};
+  std::vector<int64_t> contexts;  // none: kUsualContexts that both models can read
   int64_t new_tokens = 32, written = 256;
   bool json = false, peer = false;
   CacheOptions cache;
@@ -92,10 +95,21 @@ Models load_models(const GenerationFlags& flags, const LoadOptions& machine) {
   return models;
 }
 
+int64_t longest_context(const Models& models) {
+  return std::min(models.hybrid->options().max_position_embeddings,
+                  models.llama->options().max_position_embeddings);
+}
+
+std::vector<int64_t> usual_contexts(int64_t longest) {
+  std::vector<int64_t> contexts;
+  std::copy_if(kUsualContexts.begin(), kUsualContexts.end(), std::back_inserter(contexts),
+               [&](int64_t context) { return context <= longest; });
+  return contexts;
+}
+
 void check_length(const Models& models, const GenerationLoad& load) {
-  for (const auto* model : {&models.hybrid, &models.llama}) {
-    const int64_t most = (*model)->options().max_position_embeddings;
-    if (load.prompt_tokens + load.new_tokens <= most) continue;
+  const int64_t most = longest_context(models);
+  if (load.prompt_tokens + load.new_tokens > most) {
     throw ConfigError(str("bench generate: expected at most the model's ", most,
                           " tokens, got a context of ", load.prompt_tokens, " and ",
                           load.new_tokens, " new tokens"));
@@ -226,10 +240,13 @@ std::string as_text(const GenerationSweep& sweep) {
   return out.str() + "\n";
 }
 
-void bench_generation(const GenerationFlags& flags) {
+void bench_generation(GenerationFlags flags) {
   const auto html = open_output(flags.html);
   const auto machine = flags.machine.use();
   const auto models = load_models(flags, machine);
+  if (flags.contexts.empty()) {
+    flags.contexts = usual_contexts(longest_context(models) - flags.new_tokens);
+  }
   Measurement measurement(flags, models);
   const auto sweeps = measurement.run();
   const auto& peer = measurement.peer_version();
@@ -279,7 +296,8 @@ void add_bench_generate(CLI::App& app, Action& action) {
   };
   list("--batches", flags->batches, "Batches of the first sweep, prompt of 1 token [1,8,32]");
   number("--written", flags->written, "Tokens that each row of it writes [256]");
-  list("--contexts", flags->contexts, "Contexts of the second sweep [512,2048,8192,16384]");
+  list("--contexts", flags->contexts,
+       "Contexts of the second sweep [512 to 32768, as far as both models read]");
   list("--context-batches", flags->context_batches, "Batches of the second sweep [8]");
   number("--new-tokens", flags->new_tokens, "Tokens written behind each context [32]");
   declare_cache(verb, flags->cache);
