@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compares two run folders: the losses of every step, and the weights of every model.
 
-Usage: scripts/compare_runs.py RUN REFERENCE [--losses 1e-6] [--weights 1e-5] [--exact] [--stage NAME]
+Usage: scripts/compare_runs.py RUN REFERENCE [--losses 1e-6] [--weights 1e-5] [--exact]
 
 Losses are compared relative to the reference's, weights relative to the tensor's largest magnitude.
-With --stage that stage alone. Prints the largest differences; exit status 1 when one is beyond its limit, or samples differ.
+Prints the largest differences; exit status 1 when one is beyond its limit, or samples differ.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import struct
 import sys
 
 
-def steps(run, stage):
-    """{(stage, step): line} of metrics.jsonl; of one stage, or of all."""
+def steps(run):
+    """{(stage, step): line} of metrics.jsonl."""
     found = {}
     for text in (run / "metrics.jsonl").read_text().splitlines():
         line = json.loads(text)
-        if "loss" in line and stage in (None, line["stage"].split(".")[0]):
+        if "loss" in line:
             found[line["stage"], line["step"]] = line
     return found
 
@@ -49,8 +49,8 @@ def largest(values):
     return math.nan if any(map(math.isnan, values)) else max(values)
 
 
-def compare_losses(run, reference, stage):
-    own, expected = steps(run, stage), steps(reference, stage)
+def compare_losses(run, reference):
+    own, expected = steps(run), steps(reference)
     if own.keys() != expected.keys():
         raise SystemExit(f"{run}: {len(own)} steps, {reference}: {len(expected)} steps")
     for key, line in expected.items():
@@ -59,10 +59,9 @@ def compare_losses(run, reference, stage):
     return largest(abs(own[k]["loss"] - v["loss"]) / abs(v["loss"]) for k, v in expected.items())
 
 
-def compare_weights(run, reference, stage):
+def compare_weights(run, reference):
     differences = [0.0]
-    models = reference.glob(f"stages/{stage or '.'}/**/model.safetensors")
-    files = sorted(p.relative_to(reference) for p in models)
+    files = sorted(p.relative_to(reference) for p in reference.glob("stages/**/model.safetensors"))
     if not files:
         raise SystemExit(f"{reference}: holds no model")
     for file in files:
@@ -84,10 +83,9 @@ def main():
     parser.add_argument("--losses", type=float, default=1e-6)
     parser.add_argument("--weights", type=float, default=1e-5)
     parser.add_argument("--exact", action="store_true", help="demand equal bits")
-    parser.add_argument("--stage", help="ild, distill, dpo")
     options = parser.parse_args()
-    losses = compare_losses(options.run, options.reference, options.stage)
-    weights = compare_weights(options.run, options.reference, options.stage)
+    losses = compare_losses(options.run, options.reference)
+    weights = compare_weights(options.run, options.reference)
     limits = (0.0, 0.0) if options.exact else (options.losses, options.weights)
     good = losses <= limits[0] and weights <= limits[1]
     print(f"losses {losses:.2e}, weights {weights:.2e}: {'ok' if good else 'FAILED'}")

@@ -4,9 +4,8 @@
 #
 # Usage: scripts/exactness.sh [DTYPE] [FOLDER]     by default fp64, a new folder
 #   fp64   what differs there is a fault, and not the order of a sum: losses within 2e-9 (metrics.jsonl
-#          has nine digits), weights within 1e-8, over all stages in a row
-#   fp32   losses within 1e-6, weights within 1e-5, of each stage from the same beginning: what rounding
-#          has moved in one stage is not counted again in the next
+#          has nine digits), weights within 1e-8
+#   fp32   losses within 1e-6, weights within 1e-5; DPO is at the edge, see docs/reliability.md
 # Environment: ZEBRA_BIN, the program [build/release/bin/zebra].
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,18 +15,18 @@ zebra=$(realpath "${ZEBRA_BIN:-build/release/bin/zebra}")
 dtype=${1:-fp64}
 folder=${2:-$(mktemp -d)}
 case $dtype in
-  fp64) bounds=(--losses 2e-9 --weights 1e-8) && ce_weight=0 compare=in_a_row ;;
-  fp32) bounds=(--losses 1e-6 --weights 1e-5) && ce_weight=0.1 compare=each_stage ;;  # KL near zero has a floor in fp32
+  fp64) bounds=(--losses 2e-9 --weights 1e-8) && ce_weight=0 ;;
+  fp32) bounds=(--losses 1e-6 --weights 1e-5) && ce_weight=0.1 ;;  # KL near zero has a floor in fp32
   *) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac
 mkdir -p "$folder"
 cd "$folder"
 export OMP_WAIT_POLICY=PASSIVE
 
-# A pair is seen once, as in the published runs: a loss near zero has nothing left to be relative to.
-head -n 300 "$root/data/tiny/pairs.jsonl" >pairs.jsonl
+# 64 pairs: their log-probabilities under the starting model are no step, and are made in each run.
+head -n 64 "$root/data/tiny/pairs.jsonl" >pairs.jsonl
 
-write_recipe() {  # write_recipe NAME PACKING: 20 steps of each stage, on text made into tokens once
+write_recipe() {  # write_recipe NAME PACKING MICRO: 20 steps of each stage, on text made into tokens once
   cat >"$1.yaml" <<YAML
 name: exactness
 seed: 3
@@ -44,9 +43,9 @@ data:
   train: [{path: $root/data/tiny/train.txt, format: stories}]
   validation: [{path: $root/data/tiny/valid.txt, format: stories}]
 stages:
-  ild: {tokens: 20480, batch_size: 16, optimizer: {learning_rate: 1.0e-3}}
-  distill: {tokens: 20480, batch_size: 16, ce_weight: $ce_weight, optimizer: {learning_rate: 1.0e-3}}
-  dpo: {epochs: 1.0667, batch_size: 16, beta: 0.1, train: [pairs.jsonl],
+  ild: {tokens: 20480, batch_size: 16, micro_batch_size: $3, optimizer: {learning_rate: 1.0e-3}}
+  distill: {tokens: 20480, batch_size: 16, micro_batch_size: $3, ce_weight: $ce_weight, optimizer: {learning_rate: 1.0e-3}}
+  dpo: {epochs: 5, batch_size: 16, micro_batch_size: $3, beta: 0.1, train: [pairs.jsonl],
         max_length: 64, max_prompt_length: 32, optimizer: {learning_rate: 2.0e-4}}
 metrics: {tensorboard: false}
 checkpoint: {every_steps: 1000}
@@ -55,51 +54,21 @@ dtype: $dtype
 YAML
 }
 
-run() {  # run NAME STAGES ARGUMENTS...: what trains, quietly; the log tells why it failed
-  "$zebra" run "$1.yaml" --only "$2" "${@:3}" >"$1.out" 2>"$1.err" || { tail -n 5 "$1.err" >&2 && exit 1; }
+run() {  # run NAME ARGUMENTS...: what trains, quietly; the log tells why it failed
+  "$zebra" run "$1.yaml" --only init,ild,compose,distill,dpo "${@:2}" >"$1.out" 2>"$1.err" || { tail -n 5 "$1.err" >&2 && exit 1; }
 }
 
 passed=0
 failed=0
-check() {  # check TITLE NAME REFERENCE OPTIONS...
+check() {  # check NAME REFERENCE OPTIONS...
   echo -n "$1: "
-  if "$root/scripts/compare_runs.py" "${@:2}"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+  if "$root/scripts/compare_runs.py" "$1" "$2" "${@:3}"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
-each_stage() {  # each_stage NAME REFERENCE MICRO ARGUMENTS...: each from the reference's last one
-  local stage
-  for stage in ild distill dpo; do
-    rm -rf "$1"
-    cp -r "$2" "$1"
-    rm -r "$1/stages/$stage" "$1/stages/$stage.json"
-    case $stage in  # and what follows from it
-      ild) rm -r "$1"/stages/{compose,distill,dpo}{,.json} ;;
-      distill) rm -r "$1"/stages/dpo{,.json} ;;
-    esac
-    run "$1" "$stage" --set "stages.$stage.micro_batch_size=$3" "${@:4}"
-    check "$1 $stage" "$1" "$2" --stage "$stage" "${bounds[@]}"
-  done
-  rm -r "$1"
-}
-
-in_a_row() {  # in_a_row NAME REFERENCE MICRO ARGUMENTS...
-  local stage micro=()
-  for stage in ild distill dpo; do micro+=(--set "stages.$stage.micro_batch_size=$3"); done
-  run "$1" "$all" "${micro[@]}" "${@:4}"
-  check "$1" "$1" "$2" "${bounds[@]}"
-  if [ -z "$first" ]; then
-    first=$1
-  else
-    check "$1 and $first" "$1" "$first" --exact  # the same layout: equal bits, whatever is recomputed
-    rm -r "$1"
-  fi
-}
-
-all=init,ild,compose,distill,dpo
 for packing in concat none; do
   reference=one-$packing
-  write_recipe "$reference" "$packing"
-  run "$reference" "$all"
+  write_recipe "$reference" "$packing" 16
+  run "$reference"
   for ranks in 1 2 4; do
     for accumulation in 1 4; do
       for sharding in none zero1 zero2 full; do
@@ -107,9 +76,16 @@ for packing in concat none; do
         first=
         for recompute in none smart full; do
           name=$packing-$ranks-$accumulation-$sharding-$recompute
-          write_recipe "$name" "$packing"
-          "$compare" "$name" "$reference" $((16 / ranks / accumulation)) --nproc "$ranks" --set "parallel.sharding=$sharding" \
+          write_recipe "$name" "$packing" $((16 / ranks / accumulation))
+          run "$name" --nproc "$ranks" --set "parallel.sharding=$sharding" \
             --set "parallel.recompute=$recompute" --set parallel.teacher_sharding=layer
+          check "$name" "$reference" "${bounds[@]}"
+          if [ -z "$first" ]; then
+            first=$name
+          else
+            check "$name" "$first" --exact  # the same layout: equal bits, whatever is recomputed
+            rm -r "$name"
+          fi
         done
       done
     done
