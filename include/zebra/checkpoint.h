@@ -39,6 +39,9 @@ struct Checkpoint {
   int64_t step = 0;                          // optimiser steps done
   std::vector<TensorPiece> pieces;           // parameters, moments, generators
   std::map<std::string, std::string> state;  // everything else, as text; rank 0's counts
+  // Makes durable what the checkpoint counts on beside itself; called before the commit, by the
+  // writing thread where there is one. Rank 0's counts.
+  std::function<void()> sync = nullptr;
 };
 
 // How the ranks of a job talk about a checkpoint; one process alone needs none of it.
@@ -139,8 +142,7 @@ class CheckpointStore {
   void retire();                       // removes all but those that are kept for good
 
  private:
-  void write(int64_t step, const std::map<std::string, std::string>& state,
-             const std::exception_ptr& failure) const;
+  void write(const Checkpoint& told, const std::exception_ptr& failure) const;
 
   std::filesystem::path folder_;
   CheckpointOptions options_;

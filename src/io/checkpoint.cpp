@@ -1,9 +1,7 @@
 // The writing side of checkpoints: shards, manifest, commit, retention.
 #include "zebra/checkpoint.h"
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <chrono>
@@ -167,10 +165,12 @@ std::vector<std::string> together(const RankExchange& ranks, const fs::path& fol
   return all;
 }
 
-// The writing thread steps back for the training's. Only Linux has priorities of threads.
+// The writing thread takes what the training's threads leave of the processor, and makes none of
+// them wait. While the job waits for a save its threads rest, and the save has all of it. Where
+// there is no such policy the save is only dearer.
 void lower_priority() {
-  const auto thread = static_cast<id_t>(::syscall(SYS_gettid));
-  (void)::setpriority(PRIO_PROCESS, thread, /*nice=*/10);
+  const sched_param unused{};
+  (void)::sched_setscheduler(/*this thread*/ 0, SCHED_IDLE, &unused);
 }
 
 }  // namespace
@@ -236,20 +236,20 @@ void CheckpointStore::save(const Checkpoint& checkpoint) {
   } catch (...) {
     failure = std::current_exception();
   }
+  const Checkpoint told{checkpoint.step, /*pieces=*/{}, checkpoint.state, checkpoint.sync};
   if (!options_.asynchronous) {
-    write(checkpoint.step, checkpoint.state, failure);
+    write(told, failure);
     *shard_ = ShardImage();  // who does not save in the background would rather have the memory
     return;
   }
-  writing_ = std::async(std::launch::async,
-                        [this, step = checkpoint.step, state = checkpoint.state, failure] {
-                          lower_priority();
-                          write(step, state, failure);
-                        });
+  writing_ = std::async(std::launch::async, [this, told, failure] {
+    lower_priority();
+    write(told, failure);
+  });
 }
 
-void CheckpointStore::write(int64_t step, const std::map<std::string, std::string>& state,
-                            const std::exception_ptr& failure) const {
+// `told` is without the pieces: this rank's are in its shard's image.
+void CheckpointStore::write(const Checkpoint& told, const std::exception_ptr& failure) const {
   const bool first = ranks_.rank == 0;
   std::vector<CheckpointEntry> others;
   const auto begin = [&]() -> std::string {
@@ -257,7 +257,7 @@ void CheckpointStore::write(int64_t step, const std::map<std::string, std::strin
     make_folders(folder_);
     remove_leftovers(folder_);
     others = committed_entries(folder_);
-    CheckpointEntry entry{.step = step};
+    CheckpointEntry entry{.step = told.step};
     for (const auto& other : others) {
       if (other.step == entry.step) entry.revision = other.revision + 1;
     }
@@ -274,12 +274,13 @@ void CheckpointStore::write(int64_t step, const std::map<std::string, std::strin
     });
     together(ranks_, folder_, [&]() -> std::string {
       if (!first) return "";
-      std::vector<json> told;
-      for (const auto& text : shards) told.push_back(json::parse(text));
-      write_manifest(temporary, merge(told, step), state_text(state));
+      std::vector<json> facts;
+      for (const auto& text : shards) facts.push_back(json::parse(text));
+      write_manifest(temporary, merge(facts, told.step), state_text(told.state));
+      if (told.sync) told.sync();
       fs::rename(temporary, folder_ / name);  // the commit
       fsync_folder(folder_);
-      for (const auto& entry : outdated(others, step, options_, damaged_)) {
+      for (const auto& entry : outdated(others, told.step, options_, damaged_)) {
         remove_committed(folder_, entry);
       }
       return "";

@@ -88,7 +88,7 @@ class LoopState {
       optimizers_[i].save(trainees_[i].name + "/", checkpoint);
     }
     if (job_.ranks.rank == 0) {
-      job_.metrics.sync();
+      checkpoint.sync = [this] { job_.metrics.sync(); };  // no step may be without its line
       const auto generator = at::globalContext().defaultGenerator(at::kCPU);
       checkpoint.pieces.push_back(whole_tensor(kGenerator, generator.get_state()));
     }

@@ -1,12 +1,11 @@
 #include "zebra/checkpoint.h"
 
+#include "io/checkpoint_support.h"
 #include "support/capture.h"
-#include "support/close_to.h"
 #include "support/file_limit.h"
 #include "support/temp_dir.h"
-#include "support/testing.h"
-#include "support/thread_ranks.h"
 
+#include <sched.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,81 +13,21 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <random>
-#include <set>
 
 #include "zebra/error.h"
 #include "zebra/safetensors.h"
 
 using zebra::Checkpoint;
 using zebra::CheckpointStore;
-using zebra::RankExchange;
 using zebra::SavedCheckpoint;
-using zebra::testing::check_equal;
-using zebra::testing::ContainsSubstring;
-using zebra::testing::FileSizeLimit;
-using zebra::testing::run_ranks;
-using zebra::testing::StderrCapture;
-using zebra::testing::TempDir;
+using namespace zebra::testing;
 namespace fs = std::filesystem;
 
 namespace {
 
-using Tensors = std::map<std::string, at::Tensor>;
-
-// What a checkpoint holds follows from its step. Small enough that no thread is started to copy it.
-Tensors tensors_of(int64_t step) {
-  return {{"a/parameter.weight", at::arange(10000, at::kFloat).view({100, 100}) + step},
-          {"b", at::full({3}, step, at::kLong)}};
-}
-
-Checkpoint make_checkpoint(int64_t step, const Tensors& tensors) {
-  Checkpoint checkpoint{.step = step, .pieces = {}, .state = {}};
-  for (const auto& [name, tensor] : tensors) {
-    checkpoint.pieces.push_back(zebra::whole_tensor(name, tensor));
-  }
-  checkpoint.state["position"] = std::to_string(1000 * step);
-  return checkpoint;
-}
-
-Checkpoint checkpoint_of(int64_t step) { return make_checkpoint(step, tensors_of(step)); }
-
-void check_tensors(const SavedCheckpoint& saved, const Tensors& expected) {
-  CHECK(saved.tensors().size() == expected.size());
-  for (const auto& [name, tensor] : expected) {
-    REQUIRE(saved.tensors().contains(name));
-    const auto read = saved.read(name);
-    CHECK(read.dtype() == tensor.dtype());
-    check_equal(read, tensor, name);
-  }
-}
-
-void check_same(const std::optional<SavedCheckpoint>& actual, int64_t step) {
-  REQUIRE(actual.has_value());
-  CHECK(actual->step() == step);
-  CHECK(actual->state("position") == std::to_string(1000 * step));
-  check_tensors(*actual, tensors_of(step));
-}
-
-std::set<std::string> names_in(const fs::path& folder) {
-  std::set<std::string> names;
-  for (const auto& item : fs::directory_iterator(folder)) names.insert(item.path().filename());
-  return names;
-}
-
-using Names = std::set<std::string>;
-
 const std::string kShard = "rank-00000-of-00001.safetensors";
 const Names kFiles = {"COMMIT", "manifest.json", "state.json", kShard};
-
-void flip_bit(const fs::path& path, uint64_t at) {
-  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
-  file.seekg(static_cast<int64_t>(at));
-  const char byte = static_cast<char>(file.get() ^ 0x10);
-  file.seekp(static_cast<int64_t>(at));
-  file.put(byte);
-}
 
 std::string refusal_of(CheckpointStore& store, const Checkpoint& checkpoint) {
   try {
@@ -379,141 +318,6 @@ TEST_CASE("checkpoint: a process that is killed while saving leaves a good newes
 
 TEST_CASE("checkpoint: the same, a thousand times", "[.slow]") { kill_while_saving(1000); }
 
-namespace {
-
-// The part of a step's checkpoint that one rank holds: tensor "a" is dealt out in uneven runs, "b"
-// is held by all and shared evenly.
-Checkpoint part_of(int64_t step, const RankExchange& ranks) {
-  Checkpoint checkpoint{.step = step, .pieces = {}, .state = {}};
-  const auto tensors = tensors_of(step);
-  for (const auto& [name, tensor] : tensors) {
-    if (name == "b") {
-      checkpoint.pieces.push_back(zebra::share_of_tensor(name, tensor, ranks.rank, ranks.world));
-      continue;
-    }
-    const int64_t count = tensor.numel(), run = 777;
-    for (int64_t begin = ranks.rank * run; begin < count; begin += ranks.world * run) {
-      checkpoint.pieces.push_back({.name = name,
-                                   .shape = tensor.sizes().vec(),
-                                   .begin = begin,
-                                   .values = tensor.view({-1}).slice(0, begin, begin + run)});
-    }
-  }
-  if (ranks.rank == 0) checkpoint.state["position"] = std::to_string(1000 * step);
-  return checkpoint;
-}
-
-std::string text_of_error(const std::exception_ptr& thrown) {
-  if (!thrown) return "";
-  try {
-    std::rethrow_exception(thrown);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-}
-
-}  // namespace
-
-TEST_CASE("checkpoint: any number of ranks reads what any other number wrote") {
-  for (const int64_t writers : {1, 2, 4, 5}) {
-    const TempDir folder;
-    run_ranks(writers, [&](const RankExchange& ranks) {
-      CheckpointStore store(folder.path(), {.keep = 2}, ranks);
-      store.save(part_of(3, ranks));
-      store.save(part_of(4, ranks));
-    });
-    CHECK(names_in(folder.path()) == Names{"step-00000003", "step-00000004"});
-    for (const int64_t readers : {1, 3, 4}) {
-      std::atomic<int> same{0};
-      run_ranks(readers, [&](const RankExchange& ranks) {
-        const auto saved = CheckpointStore(folder.path(), {}, ranks).load_newest();
-        const auto all = tensors_of(4).at("a/parameter.weight").view({-1});
-        const int64_t begin = all.numel() * ranks.rank / ranks.world;
-        const int64_t end = all.numel() * (ranks.rank + 1) / ranks.world;
-        const bool good =
-            saved && saved->world() == writers && saved->step() == 4 &&
-            saved->state("position") == "4000" &&
-            at::equal(saved->read("b"), tensors_of(4).at("b")) &&
-            at::equal(saved->read("a/parameter.weight", begin, end), all.slice(0, begin, end));
-        if (good) ++same;
-      });
-      CHECK(same == readers);
-    }
-  }
-}
-
-TEST_CASE("checkpoint: a share for every rank covers a tensor once, also when there are few") {
-  for (const int64_t elements : {0, 1, 3, 8, 1000}) {
-    const auto tensor = at::arange(elements, at::kFloat);
-    std::vector<at::Tensor> parts;
-    int64_t next = 0;
-    for (int64_t rank = 0; rank < 4; ++rank) {
-      const auto piece = zebra::share_of_tensor("t", tensor, rank, 4);
-      CHECK(piece.begin == next);
-      next += piece.values.numel();
-      parts.push_back(piece.values);
-    }
-    check_equal(at::cat(parts), tensor);
-  }
-}
-
-TEST_CASE("checkpoint: pieces with a gap, an overlap or other shapes are refused by name") {
-  const auto ten = at::arange(10, at::kFloat);
-  const auto piece = [&](int64_t begin, int64_t end, int64_t size) {
-    return zebra::TensorPiece{
-        .name = "t", .shape = {size}, .begin = begin, .values = ten.slice(0, begin, end)};
-  };
-  const TempDir folder;
-  CheckpointStore store(folder.path(), {.keep = 1});
-  store.save(checkpoint_of(1));
-  using Pieces = std::vector<zebra::TensorPiece>;
-  for (const auto& pieces :
-       {Pieces{piece(0, 4, 10), piece(5, 10, 10)}, Pieces{piece(0, 6, 10), piece(5, 10, 10)},
-        Pieces{piece(0, 9, 10)}, Pieces{piece(0, 5, 10), piece(5, 10, 11)}}) {
-    CHECK_THROWS_WITH(store.save({.step = 2, .pieces = pieces, .state = {}}),
-                      ContainsSubstring("tensor 't'"));
-  }
-  CHECK(names_in(folder.path()) == Names{"step-00000001"});
-}
-
-TEST_CASE("checkpoint: a rank that cannot write is named on all, and nothing is left") {
-  const TempDir folder;
-  run_ranks(3, [&](const RankExchange& ranks) {
-    CheckpointStore(folder.path(), {}, ranks).save(part_of(1, ranks));
-  });
-  zebra::testing::ThreadRanks three(3);
-  const auto thrown = three.run([&](const RankExchange& ranks) {
-    auto part = part_of(2, ranks);
-    // The name of a tensor cannot be stored twice by one rank.
-    if (ranks.rank == 1) part.pieces.push_back(part.pieces.front());
-    CheckpointStore(folder.path(), {}, ranks).save(part);
-  });
-  CHECK_THAT(text_of_error(thrown[0]), ContainsSubstring("rank 1: "));
-  CHECK_THAT(text_of_error(thrown[2]), ContainsSubstring("rank 1: "));
-  CHECK_THAT(text_of_error(thrown[1]), ContainsSubstring("stands there twice"));
-  CHECK(names_in(folder.path()) == Names{"step-00000001"});
-}
-
-TEST_CASE("checkpoint: damage in the shard of any rank falls back on all ranks") {
-  for (int64_t rank = 0; rank < 3; ++rank) {
-    const TempDir folder;
-    run_ranks(3, [&](const RankExchange& ranks) {
-      CheckpointStore store(folder.path(), {}, ranks);
-      store.save(part_of(1, ranks));
-      store.save(part_of(2, ranks));
-    });
-    const auto name = "rank-0000" + std::to_string(rank) + "-of-00003.safetensors";
-    const auto shard = folder.path() / "step-00000002" / name;
-    flip_bit(shard, fs::file_size(shard) - 1);
-    std::atomic<int> first{0};
-    run_ranks(2, [&](const RankExchange& ranks) {
-      const auto saved = CheckpointStore(folder.path(), {}, ranks).load_newest();
-      if (saved && saved->step() == 1) ++first;
-    });
-    CHECK(first == 2);
-  }
-}
-
 TEST_CASE("checkpoint: steps that are kept for good outlive newer ones and the stage") {
   const TempDir folder;
   CheckpointStore store(folder.path(), {.keep = 2, .keep_every = 20});
@@ -542,6 +346,34 @@ TEST_CASE("checkpoint: an asynchronous save is of the moment it was asked for") 
   check_tensors(SavedCheckpoint(folder.path() / "step-00000004"), tensors_of(4));
 }
 
+TEST_CASE("checkpoint: what it counts on is made durable before the commit, or there is none") {
+  const TempDir folder;
+  CheckpointStore store(folder.path(), {.keep = 3});
+  auto checkpoint = checkpoint_of(1);
+  std::vector<int64_t> committed = {-1};
+  checkpoint.sync = [&] { committed = store.steps(); };
+  store.save(checkpoint);
+  CHECK(committed.empty());
+  CHECK(store.steps() == std::vector<int64_t>{1});
+
+  checkpoint = checkpoint_of(2);
+  checkpoint.sync = [] { throw zebra::ConfigError("metrics.jsonl: cannot be written"); };
+  CHECK_THROWS_WITH(store.save(checkpoint), "metrics.jsonl: cannot be written");
+  CHECK(names_in(folder.path()) == Names{"step-00000001"});
+}
+
+TEST_CASE("checkpoint: the writing thread takes only what others leave of the processor") {
+  const TempDir folder;
+  CheckpointStore store(folder.path(), {.asynchronous = true});
+  auto checkpoint = checkpoint_of(1);
+  int policy = -1;
+  checkpoint.sync = [&] { policy = ::sched_getscheduler(0); };
+  store.save(checkpoint);
+  store.wait();
+  CHECK(policy == SCHED_IDLE);
+  CHECK(::sched_getscheduler(0) != SCHED_IDLE);
+}
+
 TEST_CASE("checkpoint: an asynchronous save that fails is told at the next call") {
   const TempDir folder;
   std::ofstream(folder / "file") << "in the way";
@@ -553,24 +385,6 @@ TEST_CASE("checkpoint: an asynchronous save that fails is told at the next call"
   store.save(checkpoint_of(3));
   CHECK_THROWS_AS(store.wait(), zebra::ConfigError);
   store.poll();  // told once
-}
-
-TEST_CASE("checkpoint: the loss of a rank is left to the training to tell") {
-  const TempDir folder;
-  const auto lost = [](const std::string&) -> std::vector<std::string> {
-    throw std::runtime_error("lost another rank");
-  };
-  const StderrCapture captured;
-  const auto train = [&](bool fails) {
-    CheckpointStore store(folder.path(), {.keep = 2, .keep_every = 0, .asynchronous = true},
-                          {.rank = 1, .world = 2, .exchange = lost});
-    store.save(checkpoint_of(1));
-    if (fails) throw std::runtime_error("lost another rank");
-  };
-  CHECK_THROWS(train(true));
-  CHECK(captured.text().empty());
-  train(false);
-  CHECK_THAT(captured.text(), ContainsSubstring("lost another rank"));
 }
 
 TEST_CASE("checkpoint: a missing tensor, text or element is named") {

@@ -47,8 +47,8 @@ class Training {
     return clock.seconds();
   }
 
-  Checkpoint checkpoint(int64_t step) const {
-    Checkpoint checkpoint{.step = step, .pieces = {}, .state = {}};
+  Checkpoint checkpoint(int64_t step, std::function<void()> sync = nullptr) const {
+    Checkpoint checkpoint{.step = step, .pieces = {}, .state = {}, .sync = std::move(sync)};
     optimizer_.save("/", checkpoint);
     return checkpoint;
   }
@@ -77,8 +77,7 @@ void measure_saving(const CheckpointBenchFlags& flags, Training& training, Figur
     for (int i = 0; i < 3; ++i) before.push_back(training.step());
     metrics.write("bench", round + 1, {{"step_seconds", before.back()}});
     const Stopwatch clock;
-    metrics.sync();
-    store.save(training.checkpoint(round + 1));
+    store.save(training.checkpoint(round + 1, [&] { metrics.sync(); }));
     const double call = clock.seconds();
     int64_t steps = 0;
     do {
