@@ -71,7 +71,7 @@ Progress::Progress(std::string title, int64_t total_steps, double tokens_per_ste
       shown_(start_) {}
 
 Progress::~Progress() {
-  if (open_) std::fputc('\n', stderr);
+  if (open_) std::fputs("\r\x1b[K", stderr);
 }
 
 void Progress::update(int64_t step, const std::string& detail) {

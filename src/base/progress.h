@@ -29,7 +29,7 @@ class Progress {
  public:
   // `tokens_per_step` 0: no tokens/s is shown.
   Progress(std::string title, int64_t total_steps, double tokens_per_step);
-  ~Progress();  // ends a line that was left open
+  ~Progress();  // takes away a line that was not finished: the loop's news is elsewhere
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 

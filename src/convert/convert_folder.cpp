@@ -1,4 +1,5 @@
 #include "base/file.h"
+#include "base/progress.h"
 #include "base/rng.h"
 #include "base/signals.h"
 #include "convert/save.h"
@@ -48,8 +49,10 @@ at::Tensor streamed_logits(const ModelFolder& folder, const at::Tensor& input_id
   const ModelOptions& options = folder.options();
   at::Tensor hidden =
       torch::embedding(folder.read(kEmbedding), input_ids).to(at::kFloat);  // (1, T, D)
+  Progress progress("logits to compare: layers", options.num_layers(), /*tokens_per_step=*/0);
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
     throw_if_stopped(folder.path().string());
+    progress.update(layer, "");
     CausalLm one(one_layer(options, layer, /*vocab_size=*/1));
     fill(*one->block(0), layer_prefix(layer), folder, {.dtype = at::kFloat});
     const auto context = one->context(input_ids, /*segments=*/{}, /*offset=*/0);

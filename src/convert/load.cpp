@@ -1,6 +1,8 @@
+#include "base/progress.h"
 #include "base/rng.h"
 #include "convert/weights.h"
 #include "zebra/convert.h"
+#include "zebra/error.h"
 
 namespace zebra {
 
@@ -9,7 +11,10 @@ namespace {
 // Block by block, so that only one block's random weights are ever in memory beside those read.
 std::vector<Block> load_blocks(const ModelFolder& folder, const LoadOptions& load) {
   std::vector<Block> blocks;
-  for (int64_t layer = 0; layer < folder.options().num_layers(); ++layer) {
+  const int64_t L = folder.options().num_layers();
+  Progress progress(str("layers of ", folder.path().string()), L, /*tokens_per_step=*/0);
+  for (int64_t layer = 0; layer < L; ++layer) {
+    progress.update(layer, "");
     blocks.emplace_back(folder.options(), layer);
     fill(*blocks.back(), layer_prefix(layer), folder, load);
   }

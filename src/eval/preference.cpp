@@ -1,6 +1,7 @@
 // Log-probabilities of chosen and rejected answers.
 #include <algorithm>
 
+#include "base/progress.h"
 #include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
@@ -21,8 +22,10 @@ PreferenceScores score_preferences(CausalLm model, const PreferenceDataset& pair
   const auto device = model->head_weight().device();
   const int64_t chunk = evaluation_chunk(model->options().vocab_size);
   double right = 0, margin = 0;
+  Progress progress("preference pairs", pairs.size(), /*tokens_per_step=*/0);
   for (int64_t first = 0; first < pairs.size(); first += batch_size) {
     throw_if_stopped("eval: preference pairs");
+    progress.update(first, "");
     const int64_t count = std::min(batch_size, pairs.size() - first);
     auto batch = pairs.sequential(first, count);
     check_vocabulary("preference pairs", batch.input_ids, model->options().vocab_size);

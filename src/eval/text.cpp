@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/progress.h"
 #include "base/signals.h"
 #include "eval/log_probs.h"
 #include "zebra/error.h"
@@ -98,8 +99,11 @@ TextScores score_text(CausalLm model, CausalLm* teacher, const TokenDataset& dat
   const int64_t sequences = max_sequences > 0 ? std::min(max_sequences, all) : all;
   TextScores scores;
   auto sums = zero_sums(model->head_weight().device());
+  const double tokens = static_cast<double>(data.tokens()) / static_cast<double>(all);
+  Progress progress("held-out text", sequences, /*tokens_per_step=*/tokens);
   for (int64_t first = 0; first < sequences; first += batch_size) {
     throw_if_stopped("eval: held-out text");
+    progress.update(first, "");
     const auto batch = data.sequential(first, std::min(batch_size, sequences - first));
     check_vocabulary("held-out text", batch.input_ids, model->options().vocab_size);
     scores.positions += batch.loss_mask.sum(torch::kDouble).item<int64_t>();

@@ -1,3 +1,4 @@
+#include "base/progress.h"
 #include "base/rng.h"
 #include "base/signals.h"
 #include "init/mixers.h"
@@ -104,8 +105,10 @@ InitResult init_student(const CausalLm& base, const ModelOptions& options,
   const KeepDefaultGenerator keep;
   InitResult result;
   std::vector<Block> blocks;
+  Progress progress("init: layers", options.num_layers(), /*tokens_per_step=*/0);
   for (int64_t layer = 0; layer < options.num_layers(); ++layer) {
     throw_if_stopped(str("init: layer ", layer));
+    progress.update(layer, "");
     const MixerInit from{.base = attention_of(base->block(layer)),
                          .base_kv_heads = base->options().num_kv_heads,
                          .random = {.seed = init.seed, .layer = layer}};
@@ -125,8 +128,10 @@ std::vector<std::optional<MlaRanks>> energy_ranks(const CausalLm& base, const Ml
     return energy_rank(at::linalg_svdvals(matrix), share, options.rank_divisor, energy.power);
   };
   std::vector<std::optional<MlaRanks>> ranks(static_cast<size_t>(L));
+  Progress progress("init: energies of layers", L, /*tokens_per_step=*/0);
   for (int64_t layer = 0; layer < L; ++layer) {
     throw_if_stopped(str("init: energies of layer ", layer));
+    progress.update(layer, "");
     if (energy.fixed_ends && (layer == 0 || layer == L - 1)) continue;
     const AttentionWeights weights = weights_of(attention_of(base->block(layer)));
     MlaRanks own{.q_lora_rank = options.q_lora_rank, .kv_lora_rank = options.kv_lora_rank};

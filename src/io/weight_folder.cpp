@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/progress.h"
 #include "base/signals.h"
 #include "io/safetensors_header.h"
 #include "zebra/error.h"
@@ -156,8 +157,12 @@ std::string shard_name(size_t number, size_t count) {
 void write_shard(const fs::path& path, const NamedInfos& infos, WeightSource& source) {
   OutputFile file(path);
   file.write(make_safetensors_header(infos, {{"format", "pt"}}));
+  const auto count = static_cast<int64_t>(infos.size());
+  Progress progress(str("tensors of ", path.filename().string()), count, /*tokens_per_step=*/0);
+  int64_t written = 0;
   for (const auto& [name, info] : infos) {
     throw_if_stopped(path.string());
+    progress.update(written++, "");
     const at::Tensor tensor = source.tensor(name).detach().to(at::kCPU).contiguous();
     TORCH_CHECK(tensor.scalar_type() == info.dtype && tensor.sizes() == info.shape,
                 "safetensors: tensor '", name, "': expected ", at::IntArrayRef(info.shape), " of ",

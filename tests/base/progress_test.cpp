@@ -85,3 +85,21 @@ TEST_CASE("progress: on a terminal one line is rewritten at most ten times a sec
   CHECK(std::count(text.begin(), text.end(), '\n') == 1);
   CHECK(text.back() == '\n');
 }
+
+TEST_CASE("progress: on a terminal a line that was not finished is taken away") {
+  int reader = -1, terminal = -1;
+  REQUIRE(::openpty(&reader, &terminal, nullptr, nullptr, nullptr) == 0);
+  std::string text(4096, '\0');
+  {
+    const StderrCapture capture(terminal);
+    Progress progress("held-out text", 10, 0);
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(150)) {
+      progress.update(3, "");
+    }
+  }
+  text.resize(static_cast<size_t>(std::max<ssize_t>(::read(reader, text.data(), text.size()), 0)));
+  ::close(reader);
+  CHECK_THAT(text, ContainsSubstring("held-out text  30% 3/10"));
+  CHECK(text.ends_with("\r\x1b[K"));
+}

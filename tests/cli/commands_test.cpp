@@ -10,10 +10,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-int lines_in(const std::string& text) {
-  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
-}
-
 Outcome zebra(const std::vector<std::string>& arguments) {
   const TempFolder folder;
   return run_zebra(arguments, folder.path());

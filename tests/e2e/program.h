@@ -29,7 +29,7 @@ struct Interruption {
 struct Surroundings {
   std::map<std::string, std::string> environment;  // beside ours
   uint64_t file_limit = 0;                         // bytes that no file can grow beyond; 0: none
-  std::string input;                               // on stdin
+  std::string input = {};                          // on stdin
 };
 
 // zebra ARGUMENTS in `folder`, waited for.

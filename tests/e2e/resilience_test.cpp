@@ -9,8 +9,11 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "base/hash.h"
 #include "e2e/program.h"
+#include "support/close_to.h"
 #include "support/testing.h"
+#include "zebra/safetensors.h"
 
 namespace zebra::testing {
 
@@ -269,6 +272,31 @@ TEST_CASE("resilience: damaged log-probabilities of DPO's reference are computed
     CHECK((read_text(file) == whole));
     check_as_whole("reference");
   }
+}
+
+TEST_CASE("resilience: DPO's reference goes on after the pairs that are known", "[e2e]") {
+  const auto arguments = job_into("half-reference", {"checkpoint.keep_every=3"});
+  require_success(run_zebra(arguments, workshop()));
+  const auto file = folder_of("half-reference") / "checkpoints/dpo/reference.safetensors";
+  auto metadata = SafetensorsFile(file).metadata();
+  const auto whole = SafetensorsFile(file).read("log_probs");  // (2, 24)
+  const auto half = whole.clone();
+  half.narrow(1, 0, 8).add_(1);  // not what the model gives: computed again they would be others
+  half.narrow(1, 8, 16).zero_();
+  Hasher hasher;
+  hasher.add_bytes(half.data_ptr(), half.nbytes());
+  hasher.add(uint64_t{8});
+  metadata["pairs"] = "8";
+  metadata["xxh3"] = std::to_string(hasher.value());
+  write_safetensors(file, {{"log_probs", half}}, metadata);
+
+  fs::remove(folder_of("half-reference") / "stages/dpo.json");
+  const auto outcome = run_zebra(arguments, workshop());
+  require_success(outcome);
+  CHECK_THAT(outcome.err, ContainsSubstring("dpo: the reference of 8 of 24 pairs is there"));
+  const auto made = SafetensorsFile(file).read("log_probs");
+  check_equal(made.narrow(1, 0, 8), half.narrow(1, 0, 8), "the pairs that were known");
+  check_equal(made.narrow(1, 8, 16), whole.narrow(1, 8, 16), "the others");
 }
 
 TEST_CASE("resilience: with all checkpoints damaged the run gives up and names them", "[e2e]") {

@@ -1,4 +1,5 @@
 // Direct preference optimisation against a frozen copy of the model that the stage starts from.
+#include <charconv>
 #include <cmath>
 #include <optional>
 
@@ -25,57 +26,85 @@ PreferenceBatch on_device(PreferenceBatch batch, at::Device device) {
   return batch;
 }
 
-std::string hash_of_values(const at::Tensor& values) {
-  const auto bytes = values.to(at::kCPU).contiguous();
+// Log-probabilities of the pairs under the starting model, as far as they are known.
+struct Reference {
+  at::Tensor log_probs;  // (2, P) float64: chosen, rejected
+  int64_t pairs = 0;     // the first ones are known
+};
+
+std::string hash_of(const Reference& known) {
+  const auto bytes = known.log_probs.to(at::kCPU).contiguous();
   Hasher hasher;
   hasher.add_bytes(bytes.data_ptr(), bytes.nbytes());
+  hasher.add(static_cast<uint64_t>(known.pairs));
   return std::to_string(hasher.value());
 }
 
-// What an earlier start of the stage has kept; nullopt when there is none of this key, or when the
+// Batches of each rank between two times that the reference is kept.
+constexpr int64_t kBatchesKept = 64;
+
+// What an earlier start of the stage has kept; nothing when there is none of this key, or when the
 // file is damaged, which is told.
-std::optional<at::Tensor> read_reference(const std::filesystem::path& path, uint64_t key) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
+Reference read_reference(const std::filesystem::path& path, uint64_t key) {
+  if (!std::filesystem::exists(path)) return {};
   try {
     const SafetensorsFile file(path);
     auto metadata = file.metadata();
-    if (metadata["key"] != std::to_string(key)) return std::nullopt;
-    auto values = file.read("log_probs");
-    if (metadata["xxh3"] == hash_of_values(values)) return values;
+    if (metadata["key"] != std::to_string(key)) return {};
+    Reference kept{.log_probs = file.read("log_probs"), .pairs = 0};
+    const std::string& pairs = metadata["pairs"];
+    std::from_chars(pairs.data(), pairs.data() + pairs.size(), kept.pairs);
+    if (metadata["xxh3"] == hash_of(kept)) return kept;
     log_warning(str(path.string(), ": damaged, its values are computed again"));
   } catch (const ConfigError& error) {
     log_warning(str(error.what(), "; its values are computed again"));
   }
-  return std::nullopt;
+  return {};
 }
 
-// Log-probabilities of all pairs under the starting model, computed once and kept beside the
-// stage's key.
+void write_reference(const std::filesystem::path& path, uint64_t key, const Reference& known) {
+  std::filesystem::create_directories(path.parent_path());
+  write_safetensors(path, {{"log_probs", known.log_probs}},
+                    {{"key", std::to_string(key)},
+                     {"pairs", std::to_string(known.pairs)},
+                     {"xxh3", hash_of(known)}});
+}
+
+// Those of all pairs, computed once; what was kept by an earlier start is gone on from. Batches are
+// the same whatever the number of ranks, which take turns and add up what each has done.
 // -> (2, P) float64: chosen, rejected.
 at::Tensor reference_log_probs(Job& job, CausalLm model, const PreferenceDataset& pairs,
                                uint64_t key) {
+  const torch::NoGradGuard no_grad;
   const auto path = job.folder.checkpoints("dpo") / "reference.safetensors";
-  const auto is_there = [&] { return std::string(read_reference(path, key) ? "yes" : "no"); };
-  if (job.group.led_text(is_there) == "yes")
-    return read_reference(path, key).value().to(job.device);
-  torch::NoGradGuard no_grad;
+  const auto kept = [&] { return std::to_string(read_reference(path, key).pairs); };
   const int64_t P = pairs.size(), step = job.recipe.stages.dpo->batch_size;
-  const auto all = torch::zeros({2, P}, torch::dtype(torch::kDouble).device(job.device));
-  // The same batches whatever the number of ranks, which take turns and add up what each has done.
-  for (int64_t first = job.group.rank() * step; first < P; first += job.group.size() * step) {
-    throw_if_stopped("dpo: log-probabilities of the starting model");
-    const int64_t count = std::min(step, P - first);
-    const auto batch = on_device(pairs.sequential(first, count), job.device);
-    const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
-    all.narrow(1, first, count).copy_(values.view({2, count}));
+  const int64_t rank = job.group.rank(), turn = job.group.size() * step;
+  Reference known{.log_probs = torch::zeros({2, P}, torch::kDouble),
+                  .pairs = std::stoll(job.group.led_text(kept))};
+  if (known.pairs > 0) {
+    known.log_probs = read_reference(path, key).log_probs;
+    log_info(str("dpo: the reference of ", known.pairs, " of ", P, " pairs is there"));
   }
-  job.group.all_reduce(all).wait();
-  job.group.led([&] {
-    std::filesystem::create_directories(path.parent_path());
-    write_safetensors(path, {{"log_probs", all}},
-                      {{"key", std::to_string(key)}, {"xxh3", hash_of_values(all)}});
-  });
-  return all;
+  std::optional<Progress> progress;
+  if (job.group.leads()) progress.emplace("dpo: reference", P, /*tokens_per_step=*/0);
+  while (known.pairs < P) {
+    const int64_t begin = known.pairs, end = std::min(P, begin + kBatchesKept * turn);
+    const auto made = torch::zeros({2, end - begin}, torch::kDouble).to(job.device);
+    for (int64_t first = begin + rank * step; first < end; first += turn) {
+      throw_if_stopped("dpo: log-probabilities of the starting model");
+      if (progress) progress->update(first, "");
+      const int64_t count = std::min(step, P - first);
+      const auto batch = on_device(pairs.sequential(first, count), job.device);
+      const auto values = answer_log_probs(model, batch, kChunkTokens);  // (2 * count)
+      made.narrow(1, first - begin, count).copy_(values.view({2, count}));
+    }
+    job.group.all_reduce(made).wait();
+    known.log_probs.narrow(1, begin, end - begin).copy_(made);
+    known.pairs = end;
+    job.group.led([&] { write_reference(path, key, known); });
+  }
+  return known.log_probs.to(job.device);
 }
 
 }  // namespace
