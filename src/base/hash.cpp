@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/progress.h"
+#include "zebra/error.h"
 
 namespace zebra {
 
@@ -26,7 +28,10 @@ uint64_t hash_file(const std::filesystem::path& path) {
   constexpr uint64_t kPiece = 16 << 20;
   const MappedFile file(path);
   Hasher hasher;
+  Progress progress(str("hash ", path.filename().string()),
+                    static_cast<int64_t>(file.size() / kPiece), /*tokens_per_step=*/0);
   for (uint64_t begin = 0; begin < file.size(); begin += kPiece) {
+    progress.update(static_cast<int64_t>(begin / kPiece), "");
     const uint64_t end = std::min(begin + kPiece, file.size());
     hasher.add_bytes(file.data() + begin, end - begin);
     file.release(begin, end);

@@ -1,6 +1,7 @@
 // Multiple choice by the log-probability of each ending, as the harness's tasks have it.
 #include <algorithm>
 
+#include "base/progress.h"
 #include "eval/log_probs.h"
 #include "eval/loglikelihood.h"
 #include "eval/python.h"
@@ -53,7 +54,11 @@ ChoiceScores score_choices(CausalLm model, const Tokenizer& tokenizer,
       throw ConfigError(str("question ", i + 1, ": ", error.what()));
     }
   }
-  const auto answers = log_likelihoods(std::move(model), encoded, {});
+  Progress progress("questions", count_tokens(encoded), /*tokens_per_step=*/1);
+  int64_t done = 0;
+  ScoringOptions options;
+  options.on_tokens = [&](int64_t tokens) { progress.update(done += tokens, ""); };
+  const auto answers = log_likelihoods(std::move(model), encoded, options);
   ChoiceScores scores;
   for (size_t i = 0; i < questions.size(); ++i) {
     std::vector<double> plain, by_length;
