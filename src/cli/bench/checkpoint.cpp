@@ -69,8 +69,8 @@ struct Figures {
 // Rounds of steps without and with a save under way, so that a drift of the machine meets both.
 void measure_saving(const CheckpointBenchFlags& flags, Training& training, Figures& figures) {
   fs::create_directories(flags.folder);
-  CheckpointStore store(flags.folder, {.keep = 2, .keep_every = 0, .asynchronous = true});
   MetricsWriter metrics(fs::path(flags.folder) / "metrics.jsonl");  // synced by each save of a run
+  CheckpointStore store(flags.folder, {.keep = 2, .keep_every = 0, .asynchronous = true});
   std::vector<double> plain, saving, calls;
   for (int64_t round = 0; round <= flags.rounds; ++round) {
     std::vector<double> before;
