@@ -72,4 +72,10 @@ void log_to_files_only() {
   log.on_stderr = false;
 }
 
+bool logs_to_stderr() {
+  Log& log = instance();
+  const std::lock_guard lock(log.mutex);
+  return log.on_stderr;
+}
+
 }  // namespace zebra

@@ -17,5 +17,6 @@ void log_to_file(const std::filesystem::path& path);
 
 // From now on nothing is written to stderr: one rank of a job speaks for all.
 void log_to_files_only();
+bool logs_to_stderr();
 
 }  // namespace zebra

@@ -66,7 +66,7 @@ Progress::Progress(std::string title, int64_t total_steps, double tokens_per_ste
     : title_(std::move(title)),
       total_steps_(total_steps),
       tokens_per_step_(tokens_per_step),
-      terminal_(::isatty(STDERR_FILENO) == 1),
+      terminal_(::isatty(STDERR_FILENO) == 1 && logs_to_stderr()),
       start_(Clock::now()),
       shown_(start_) {}
 

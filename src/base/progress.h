@@ -22,9 +22,9 @@ struct ProgressFacts {
 // "distill  42% 105/250  8,812 tok/s  1:02 elapsed, 1:25 left  loss 1.234"
 std::string progress_text(const ProgressFacts& facts);
 
-// Shows how far a loop is, on stderr: on a terminal one line that is rewritten at most ten times a
-// second, else a log line every ten seconds. `update` is cheap enough for every step. Not
-// thread-safe.
+// Shows how far a loop is: on a terminal one line that is rewritten at most ten times a second,
+// else a log line every ten seconds, also of a rank that logs to its file only. `update` is cheap
+// enough for every step. Not thread-safe.
 class Progress {
  public:
   // `tokens_per_step` 0: no tokens/s is shown.

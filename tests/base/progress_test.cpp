@@ -5,8 +5,11 @@
 
 #include <poll.h>
 #include <pty.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <algorithm>
+
+#include "base/log.h"
 
 using zebra::Progress;
 using zebra::progress_text;
@@ -118,4 +121,27 @@ TEST_CASE("progress: on a terminal a line that was not finished is taken away") 
   ::close(reader);
   CHECK_THAT(text, ContainsSubstring("held-out text  30% 3/10"));
   CHECK(text.ends_with("\r\x1b[K"));
+}
+
+TEST_CASE("progress: a rank that does not speak leaves the terminal alone") {
+  int reader = -1, terminal = -1;
+  REQUIRE(::openpty(&reader, &terminal, nullptr, nullptr, nullptr) == 0);
+  const pid_t rank = ::fork();  // what the log does is for the whole process
+  if (rank == 0) {
+    ::dup2(terminal, STDERR_FILENO);
+    zebra::log_to_files_only();
+    Progress progress("ild", 10, 1);
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(150)) {
+      progress.update(3, "");
+    }
+    progress.finish();
+    ::_exit(0);
+  }
+  int status = -1;
+  CHECK(::waitpid(rank, &status, 0) == rank);
+  CHECK(status == 0);
+  CHECK(shown_on(reader).empty());
+  ::close(reader);
+  ::close(terminal);
 }
