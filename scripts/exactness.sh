@@ -5,6 +5,7 @@
 # Usage: scripts/exactness.sh [FORM] [FOLDER]     by default fp64, a new folder
 #   fp64   what differs there is a fault, and not the order of a sum: losses within 2e-9 (metrics.jsonl
 #          has nine digits), weights within 1e-8
+#   bit-equal   float32 with parallel.bit_equal: every loss and every weight has the same bits
 #   fp32   losses within 1e-6, weights within 1e-5; DPO is at the edge, see docs/reliability.md
 #   fp32-published   the same bounds on an easier recipe: DPO as published, AdamW's eps 1e-5
 # Environment: ZEBRA_BIN, the program [build/release/bin/zebra].
@@ -14,11 +15,11 @@ root=$PWD
 
 zebra=$(realpath "${ZEBRA_BIN:-build/release/bin/zebra}")
 form=${1:-fp64}
-dtype=${form%%-*}
 folder=${2:-$(mktemp -d)}
-eps=1.0e-8 pairs=64 epochs=5 beta=0.1
+dtype=fp32 bit_equal=false ce_weight=0 eps=1.0e-8 pairs=64 epochs=5 beta=0.1
 case $form in
-  fp64) bounds=(--losses 2e-9 --weights 1e-8) && ce_weight=0 ;;
+  fp64) bounds=(--losses 2e-9 --weights 1e-8) && dtype=fp64 ;;
+  bit-equal) bounds=(--exact) && bit_equal=true ;;
   fp32) bounds=(--losses 1e-6 --weights 1e-5) && ce_weight=0.1 ;;  # KL near zero has a floor in fp32
   fp32-published)
     bounds=(--losses 1e-6 --weights 1e-5) && ce_weight=0.1
@@ -55,6 +56,7 @@ stages:
             optimizer: {learning_rate: 1.0e-3, eps: $eps}}
   dpo: {epochs: $epochs, batch_size: 16, micro_batch_size: $3, beta: $beta, train: [pairs.jsonl],
         max_length: 64, max_prompt_length: 32, optimizer: {learning_rate: 2.0e-4, eps: $eps}}
+parallel: {bit_equal: $bit_equal}
 metrics: {tensorboard: false}
 checkpoint: {every_steps: 1000}
 threads: 1

@@ -3,9 +3,11 @@
 # save, between data and commit, in an export), lets it resume by itself, and compares every run
 # that reached its end with an undisturbed one: losses, sample marks and all tensors, bit by bit.
 #
-# Usage: scripts/kill_suite.sh [KILLS] [--nproc N] [--seed S] [--keep]
+# Usage: scripts/kill_suite.sh [KILLS] [--nproc N | --moving] [--seed S] [--keep]
 #   KILLS      how many, by default 200
 #   --nproc N  local ranks of a job; then one rank or the whole group is killed
+#   --moving   with parallel.bit_equal: goes on after each kill with a number of ranks (1, 2, 4), sharding
+#              and recomputation drawn at random; the undisturbed run is one process
 #   --seed S   of the random moments, by default 1
 #   --keep     leave the folder with the runs
 # Environment: ZEBRA_BIN, the program [build/release/bin/zebra].
@@ -14,11 +16,13 @@ cd "$(dirname "$0")/.." || exit 1
 
 kills=200
 nproc=1
+moving=false
 seed=1
 keep=0
 while [ $# -gt 0 ]; do
   case $1 in
     --nproc) nproc=${2:?--nproc wants a number} && shift 2 ;;
+    --moving) moving=true && shift ;;
     --seed) seed=${2:?--seed wants a number} && shift 2 ;;
     --keep) keep=1 && shift ;;
     [0-9]*) kills=$1 && shift ;;
@@ -27,8 +31,8 @@ while [ $# -gt 0 ]; do
 done
 zebra=$(realpath "${ZEBRA_BIN:-build/release/bin/zebra}")
 RANDOM=$seed
-ranks=()
-if [ "$nproc" != 1 ]; then ranks=(--nproc "$nproc"); fi
+layout=()
+if [ "$nproc" != 1 ]; then layout=(--nproc "$nproc"); fi
 
 work=$(mktemp -d -t zebra-kills-XXXXXX)
 finish() {
@@ -72,13 +76,22 @@ stages:
 eval: {max_sequences: 8, speed: false}
 checkpoint: {every_steps: 2}
 health: {hang_timeout_minutes: 2}
+parallel: {bit_equal: $moving}
 threads: 1
 END
 quietly "$zebra" run base.yaml
 began=$(date +%s%N)
-quietly "$zebra" run job.yaml "${ranks[@]}"
+quietly "$zebra" run job.yaml "${layout[@]}"
 whole_ms=$((($(date +%s%N) - began) / 1000000))
 echo "undisturbed: $whole_ms ms, $nproc rank(s)"
+
+move() {  # another layout
+  local sizes=(1 2 4) shardings=(none zero1 zero2 full) recomputes=(none smart full)
+  nproc=${sizes[RANDOM % 3]}
+  layout=(--set "parallel.sharding=${shardings[RANDOM % 4]}" --set "parallel.recompute=${recomputes[RANDOM % 3]}")
+  if [ "$nproc" != 1 ]; then layout+=(--nproc "$nproc"); fi
+  moves[$nproc]=$((${moves[$nproc]:-0} + 1))
+}
 
 measures() {  # metrics.jsonl of a run without what depends on the machine and its clock
   sed -E 's/, "(tokens_per_second|step_seconds|data_seconds|memory_bytes|model_tflops|mfu)": [^,}]*//g' \
@@ -136,7 +149,7 @@ kill_now() {  # kill_now GROUP: all of it, or one rank
   fi
 }
 
-declare -A seen
+declare -A seen moves
 killed=0
 ended=0
 one_rank=0
@@ -150,7 +163,8 @@ while [ "$killed" -lt "$kills" ]; do
     moment=${moments[RANDOM % ${#moments[@]}]}
     wait_ms=$((RANDOM % (whole_ms * 3 / 4) + 200))
     stage=$(stage_of "$run")
-    setsid "$zebra" run job.yaml --set "output=runs/$run" "${ranks[@]}" >"$run.out" 2>"$run.err" &
+    if $moving; then move; fi
+    setsid "$zebra" run job.yaml --set "output=runs/$run" "${layout[@]}" >"$run.out" 2>"$run.err" &
     child=$!
     began=$(date +%s%N)
     late=0  # save, commit and export wait for their moment after a random while
@@ -195,5 +209,8 @@ done 2>>kill.log  # the shell tells there of every process that was killed
 
 echo "stage and moment of the kills:"
 for key in "${!seen[@]}"; do echo "  $key: ${seen[$key]}"; done | sort
+if $moving; then
+  for size in "${!moves[@]}"; do echo "  starts with $size rank(s): ${moves[$size]}"; done | sort
+fi
 echo "$killed kills ($one_rank of one rank alone), $ended runs reached their end, $wrong wrong"
 [ "$wrong" = 0 ]

@@ -57,12 +57,13 @@ struct EnumNames<Recompute> {
 };
 
 // Where the state of training lies and what is kept for the backward. No value changes what is
-// computed, so a run may go on with others.
+// computed but for rounding, so a run may go on with others.
 struct ParallelRecipe {
   Sharding sharding = Sharding::kNone;
   TeacherSharding teacher_sharding = TeacherSharding::kNone;
   Recompute recompute = Recompute::kNone;
   bool offload_inputs = false;
+  bool bit_equal = false;
   int64_t timeout_seconds = 600;
   int64_t max_restarts = 3;
 
@@ -76,6 +77,9 @@ struct ParallelRecipe {
     visit("recompute", recompute,
           "What the backward computes again: none, smart (cheap parts of a block) or full.");
     visit("offload_inputs", offload_inputs, "Inputs of recomputed blocks wait in host memory.");
+    visit("bit_equal", bit_equal,
+          "The same bits on any number of ranks and with any sharding and micro_batch_size: every "
+          "sequence or pair is computed alone, gradients are added up in float64.");
     visit("timeout_seconds", timeout_seconds, "How long a rank waits for the others.");
     visit("max_restarts", max_restarts,
           "--nproc: how often a group that lost a rank starts again.");

@@ -65,9 +65,11 @@ class LoopState {
         stability_(job.recipe.stability, trainees.size()) {
     const auto& parallel = job.recipe.parallel;
     for (auto& trainee : trainees) {
-      auto& optimizer = optimizers_.emplace_back(
-          trainable(*trainee.model), plan.optimizer, job.group,
-          ShardOptions{.sharding = parallel.sharding, .micro_batches = plan.micro_batches});
+      auto& optimizer =
+          optimizers_.emplace_back(trainable(*trainee.model), plan.optimizer, job.group,
+                                   ShardOptions{.sharding = parallel.sharding,
+                                                .micro_batches = plan.micro_batches,
+                                                .exact_sums = parallel.bit_equal});
       trainee.model->set_block_runner(std::make_shared<TrainingBlocks>(
           &optimizer.shards(), BlockRunOptions{.recompute = parallel.recompute,
                                                .offload_inputs = parallel.offload_inputs}));
@@ -308,11 +310,13 @@ BatchPlan batch_plan(const Job& job, const std::string& stage, int64_t batch_siz
     throw ConfigError(str("stages.", stage, ".batch_size: expected a multiple of the ", W,
                           " ranks, got ", batch_size));
   }
+  // Matrix products may round differently with other rows beside a row.
+  const int64_t most = job.recipe.parallel.bit_equal ? 1 : own;
   return {.seed = stage_seed(job.recipe.seed, stage),
           .batch_size = batch_size,
           .begin = rank * own,
           .end = (rank + 1) * own,
-          .micro_batch_size = micro_batch_size > 0 ? std::min(micro_batch_size, own) : own};
+          .micro_batch_size = micro_batch_size > 0 ? std::min(micro_batch_size, most) : most};
 }
 
 void StepBatches::add(Batch batch) {

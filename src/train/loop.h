@@ -62,8 +62,8 @@ struct BatchPlan {
     }
   }
 };
-// micro_batch_size 0: all of a rank's rows at once. ConfigError when the ranks do not divide the
-// batch.
+// micro_batch_size 0: all of a rank's rows at once. With parallel.bit_equal: one. ConfigError when
+// the ranks do not divide the batch.
 BatchPlan batch_plan(const Job& job, const std::string& stage, int64_t batch_size,
                      int64_t micro_batch_size);
 

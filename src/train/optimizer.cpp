@@ -87,15 +87,18 @@ double AdamW::finish_gradients() {
 
 void AdamW::update_group(ParameterGroup& group, State& state, double learning_rate,
                          double clip) const {
+  const auto dtype = state.master.scalar_type();
+  // How ranks share the gradient out reaches the last bits of its norm; in float32 these are gone.
+  if (dtype == at::kFloat) clip = static_cast<float>(clip);
   state.step.fill_(static_cast<double>(steps_));
   const int64_t total = group.own_grad.numel();
   for (int64_t begin = 0; begin < total; begin += kSlice) {
     const int64_t size = std::min(kSlice, total - begin);
     const auto part = [&](const at::Tensor& flat) { return flat.narrow(0, begin, size); };
-    const at::Tensor grad = part(group.own_grad);
     const at::Tensor exp_avg = state.exp_avg.read(begin, size);
     const at::Tensor exp_avg_sq = state.exp_avg_sq.read(begin, size);
-    if (clip < 1.0) grad.mul_(clip);
+    if (clip < 1.0) part(group.own_grad).mul_(clip);
+    const at::Tensor grad = part(group.own_grad).to(dtype);
     at::_fused_adamw_({part(state.master)}, {grad}, {exp_avg}, {exp_avg_sq},
                       /*max_exp_avg_sqs=*/{}, {state.step}, learning_rate, options_.beta1,
                       options_.beta2, group.weight_decay, options_.eps, /*amsgrad=*/false,

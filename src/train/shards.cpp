@@ -25,7 +25,8 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-at::ScalarType sum_dtype(at::ScalarType dtype) {
+at::ScalarType sum_dtype(at::ScalarType dtype, bool exact) {
+  if (exact) return at::kDouble;
   return at::isReducedFloatingType(dtype) ? at::kFloat : dtype;
 }
 
@@ -186,7 +187,8 @@ void ParameterShards::make_group(std::vector<NamedParameter> parameters, double 
 void ParameterShards::place(ParameterGroup& group) {
   const auto options =
       group.segments.front().members.front().parameter.tensor.options().requires_grad(false);
-  const auto sums = options.dtype(sum_dtype(c10::typeMetaToScalarType(options.dtype())));
+  const auto dtype = c10::typeMetaToScalarType(options.dtype());
+  const auto sums = options.dtype(sum_dtype(dtype, options_.exact_sums));
   int64_t total = 0, own_total = 0;
   for (const auto& segment : group.segments) {
     total += segment.size;

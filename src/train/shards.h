@@ -36,6 +36,7 @@ struct ShardOptions {
   Sharding sharding = Sharding::kNone;
   int64_t micro_batches = 1;  // backward passes of a step
   bool trained = true;        // false: no gradients
+  bool exact_sums = false;    // gradients are added up in float64
   double weight_decay = 0;    // of parameters that decay: they lie apart from those that do not
   int64_t align = 0;          // elements that every block's part is rounded up to; 0: as needed
 };
@@ -61,7 +62,7 @@ struct ParameterGroup {
   double weight_decay = 0;
   std::vector<FlatSegment> segments;
   at::Tensor own;       // flat: this rank's parts, in the parameters' dtype
-  at::Tensor own_grad;  // flat: the gradient of those, summed over ranks; float32 for bf16
+  at::Tensor own_grad;  // flat: the gradient of those, summed over ranks, in the dtype of sums
 };
 
 // Moves the parameters into flat buffers, of which they become views, and shares the buffers out:
@@ -72,11 +73,12 @@ struct ParameterGroup {
 //   zero2      whole        one unit's   a W-th each
 //   full       one unit's   one unit's   a W-th each
 //
-// Gradients are summed over ranks, in float32 (float64 for float64), as soon as the backward has
-// made all of a unit, while it goes on with the next. With `full`, the units but the shell exist
-// only between gather and release.
+// Gradients are summed over micro-batches and ranks in float32 (float64 for float64, or when sums
+// are to be exact), over ranks as soon as the backward has made all of a unit, while it goes on
+// with the next. With `full`, the units but the shell exist only between gather and release.
 //
-// With one rank nothing is shared out; in float32 nothing is then done in a backward either.
+// With one rank nothing is shared out; where gradients have the dtype of their sums, nothing is
+// then done in a backward either.
 //
 // REQUIRES: nothing else holds views of the parameters' old storage, and the parameters are not
 // moved or cast while this lives. Parameters stay usable after it once `materialize` was called. A

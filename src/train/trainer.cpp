@@ -1,6 +1,7 @@
 #include "zebra/trainer.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -130,6 +131,22 @@ bool complete(const Job& job, const std::string& name, uint64_t key) {
                         name, " to make it again, or choose another output"));
 }
 
+// So many ranks of one machine share its cores, unless the recipe says how many threads each has.
+void use_threads(int64_t threads, int64_t sharing) {
+  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
+  const int64_t share = std::max<int64_t>(1, cores / sharing);
+  at::set_num_threads(static_cast<int>(threads > 0 ? threads : share));
+}
+
+// What rank 0 does alone: it has all cores, and rounds alike whatever the number of ranks.
+StageResult run_alone(Job& job, const Stage& stage, uint64_t key) {
+  StageResult result;
+  use_threads(job.recipe.threads, /*sharing=*/1);
+  job.group.led([&] { result = stage.run(job, key); });
+  use_threads(job.recipe.threads, job.group.info().local_world);
+  return result;
+}
+
 void run_stage(Job& job, const Stage& stage, uint64_t key) {
   log_info(str("stage ", stage.name));
   // Here, where nothing can be refused any more for what was made from another recipe.
@@ -140,7 +157,7 @@ void run_stage(Job& job, const Stage& stage, uint64_t key) {
     result = stage.run(job, key);
     job.forget_shared();
   } else {
-    job.group.led([&] { result = stage.run(job, key); });
+    result = run_alone(job, stage, key);
   }
   job.group.led([&] {
     job.folder.complete(stage.name, {.key = key, .seconds = result.seconds},
@@ -151,11 +168,14 @@ void run_stage(Job& job, const Stage& stage, uint64_t key) {
   });
 }
 
-// Ranks on one machine share its cores.
-void use_threads(int64_t threads, const RankInfo& rank) {
-  const auto cores = static_cast<int64_t>(std::max(1u, std::thread::hardware_concurrency()));
-  const int64_t share = std::max<int64_t>(1, cores / rank.local_world);
-  at::set_num_threads(static_cast<int>(threads > 0 ? threads : share));
+// Ranks that share a machine's cores have fewer threads each, and MKL's products would round
+// differently. On Intel's processors it can do without, from its first call on; the user may have
+// said how.
+void make_products_alike() {
+  if (!__builtin_cpu_is("intel") || !__builtin_cpu_supports("avx2")) return;
+  const bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+  ::setenv("MKL_CBWR", wide ? "AVX512,STRICT" : "AVX2,STRICT", /*overwrite=*/0);
 }
 
 // What is to be done about a stage. Rank 0 looks, for all.
@@ -229,7 +249,8 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
 
 void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group) {
   check_names(options);
-  use_threads(recipe.threads, group.info());
+  use_threads(recipe.threads, group.info().local_world);
+  if (recipe.parallel.bit_equal) make_products_alike();
   install_stop_handlers();
   set_time_limit(recipe.time_limit_minutes);
   group.set_timeout(std::chrono::seconds(recipe.parallel.timeout_seconds));
@@ -241,7 +262,8 @@ void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group) {
                       .heartbeat = job->folder.heartbeat(),
                       .who = group.size() == 1 ? recipe.name : str("rank ", group.rank())});
   if (group.size() > 1) {
-    log_info(str(group.size(), " ranks, sharding ", enum_name(recipe.parallel.sharding)));
+    log_info(str(group.size(), " ranks, sharding ", enum_name(recipe.parallel.sharding),
+                 recipe.parallel.bit_equal ? ", bit_equal" : ""));
   }
   run_stages_of(*job, options);
 }

@@ -190,6 +190,40 @@ TEST_CASE("ranks: in fp64 nothing but the last digits is left between one proces
   check_near("double-two", "double-one", {.loss = 1e-10, .weight = 1e-9});
 }
 
+// In float32 with AdamW's own eps, stopped in every stage, and moved to another number of ranks.
+TEST_CASE(
+    "ranks: with bit_equal the bits are the same whatever the ranks, also of a job that moves",
+    "[e2e]") {
+  workshop();
+  std::vector<std::string> settings = {"--set", "parallel.bit_equal=true"};
+  for (const char* stage : {"ild", "distill", "dpo"}) {
+    settings.insert(settings.end(),
+                    {"--set", std::string("stages.") + stage + ".optimizer.eps=1e-8"});
+  }
+  require_success(run_job("equal-one", settings));
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), settings.begin(), settings.end());
+    return more;
+  };
+  require_success(run_job("equal-four", with({"--nproc", "4", "--set", "parallel.sharding=zero2",
+                                              "--set", "parallel.recompute=smart"})));
+  check_near("equal-four", "equal-one", {.loss = 0, .weight = 0});
+  const auto metrics = workshop() / "runs/equal-moved/metrics.jsonl";
+  const auto stopped_at = [&](int lines, const std::vector<std::string>& more) {
+    const auto there = [&] {
+      return fs::exists(metrics) && count(read_text(metrics), "\n") >= lines;
+    };
+    CHECK(run_job("equal-moved", with(more), Interruption{.signal = SIGTERM, .when = there})
+              .exit_code == 75);
+  };
+  stopped_at(15, {"--nproc", "2", "--set", "parallel.sharding=full"});
+  stopped_at(45, {"--nproc", "4"});
+  stopped_at(65, {});
+  require_success(run_job("equal-moved", with({"--nproc", "2"})));
+  check_near("equal-moved", "equal-one", {.loss = 0, .weight = 0});
+  check_same_models("equal-moved", "equal-one");
+}
+
 TEST_CASE("ranks: only the first writes results, the others a log of their own", "[e2e]") {
   workshop();
   require_success(run_job("logs", {"--nproc", "2", "--set", "parallel.sharding=zero2"}));

@@ -24,6 +24,7 @@ struct Layout {
   Sharding sharding = Sharding::kNone;
   Recompute recompute = Recompute::kNone;
   int64_t micro_batches = 1;
+  bool exact_sums = false;
 };
 
 std::string name_of(const Layout& layout) {
@@ -51,9 +52,10 @@ class Student {
   Student(Group& group, const Layout& layout, at::ScalarType dtype = at::kFloat)
       : group_(group), layout_(layout), model_(small_hybrid()) {
     model_->to(dtype);
-    optimizer_ = std::make_unique<AdamW>(
-        trainable(*model_), optimizer_options(), group,
-        ShardOptions{.sharding = layout.sharding, .micro_batches = layout.micro_batches});
+    optimizer_ = std::make_unique<AdamW>(trainable(*model_), optimizer_options(), group,
+                                         ShardOptions{.sharding = layout.sharding,
+                                                      .micro_batches = layout.micro_batches,
+                                                      .exact_sums = layout.exact_sums});
     model_->set_block_runner(std::make_shared<TrainingBlocks>(
         &optimizer_->shards(), BlockRunOptions{.recompute = layout.recompute}));
   }
@@ -174,6 +176,33 @@ TEST_CASE("shards: how the state is shared out does not change a bit of two rank
   }
 }
 
+TEST_CASE("shards: with exact sums every layout has the same bits, rows being computed alone",
+          "[dist]") {
+  constexpr int64_t kSteps = 10;
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto alone = [&](int64_t ranks, Sharding sharding) {
+      return train({ranks, sharding, Recompute::kNone, kRows / ranks, /*exact_sums=*/true}, kSteps,
+                   dtype);
+    };
+    const auto one = alone(1, Sharding::kNone);
+    CHECK(one.losses.back() != one.losses.front());
+    for (const int64_t ranks : {2, 4, 8}) {
+      for (const auto sharding :
+           {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kFull}) {
+        INFO(at::toString(dtype) << ", " << ranks << " ranks, " << enum_name(sharding));
+        check_same(alone(ranks, sharding), one);
+      }
+    }
+  }
+}
+
+TEST_CASE("shards: exact sums are those of float32 but for rounding", "[dist]") {
+  auto options = Layout{.ranks = 2, .sharding = Sharding::kFull, .micro_batches = 2};
+  const auto rounded = train(options, 1);
+  options.exact_sums = true;
+  check_near(train(options, 1), rounded);
+}
+
 TEST_CASE("shards: bf16 parameters are summed in float32 and equal on all ranks", "[dist]") {
   const auto one = train({}, 6, at::kBFloat16);
   for (const auto sharding :
@@ -198,15 +227,19 @@ TEST_CASE("shards: each rank holds the share that was promised", "[dist]") {
   struct Expected {
     Sharding sharding;
     double parameters, gradients, moments;
+    bool exact_sums = false;
   };
   const std::vector<Expected> all = {{Sharding::kNone, P, P, 2 * P},
                                      {Sharding::kZero1, P + P / 4, P + P / 4, P / 2},
                                      {Sharding::kZero2, P + P / 4, P / 4, P / 2},
-                                     {Sharding::kFull, S + P / 4, P / 4, P / 2}};
+                                     {Sharding::kFull, S + P / 4, P / 4, P / 2},
+                                     {Sharding::kNone, P, 2 * P, 2 * P, /*exact_sums=*/true},
+                                     {Sharding::kFull, S + P / 4, P / 2, P / 2, true}};
   for (const auto& expected : all) {
     INFO(enum_name(expected.sharding));
     run_ranks(4, [&](Group& group) {
-      Student student(group, {4, expected.sharding});
+      Student student(
+          group, {.ranks = 4, .sharding = expected.sharding, .exact_sums = expected.exact_sums});
       student.step(0);
       const auto bytes = student.optimizer().bytes();
       // Rounded up to whole rows: 4 KiB for each rank's part of a block and group.

@@ -22,7 +22,7 @@ namespace {
 struct MemoryFlags {
   std::string model = "data/tiny/base";
   int64_t nproc = 4, batch_size = 4, sequence_length = 256;
-  bool json = false;
+  bool bit_equal = false, json = false;
 };
 
 // What the tensors of all threads take, as the CPU allocator counts it: the thread of collectives
@@ -65,19 +65,20 @@ Sizes sizes_of(const CausalLm& model) {
   return sizes;
 }
 
-// Between two steps, in float32: parameters, gradients, two moments. A W-th of what is shared out,
-// beside which zero1 and zero2 have a rank's own part of the parameters once more.
-double predicted_bytes(const Sizes& sizes, Sharding sharding, double W) {
-  const double P = sizes.all;
-  switch (sharding) {
+// Between two steps, in float32: parameters, gradients (float64 when they are added up exactly),
+// two moments. A W-th of what is shared out, beside which zero1 and zero2 have a rank's own part of
+// the parameters once more.
+double predicted_bytes(const Sizes& sizes, const ShardOptions& options, double W) {
+  const double P = sizes.all, G = options.exact_sums ? 2 * P : P;
+  switch (options.sharding) {
     case Sharding::kNone:
-      return 4 * P;
+      return 3 * P + G;
     case Sharding::kZero1:
-      return 2 * P + 4 * P / W;
+      return P + G + (3 * P + G) / W;
     case Sharding::kZero2:
-      return P + 4 * P / W;
+      return P + (3 * P + G) / W;
     case Sharding::kFull:
-      return sizes.shell + 4 * P / W;
+      return sizes.shell + (3 * P + G) / W;
   }
   return 0;
 }
@@ -95,12 +96,12 @@ at::Tensor random_tokens(const MemoryFlags& flags, const CausalLm& model) {
 }
 
 Row measure_sharding(const MemoryFlags& flags, Group& group, const MemoryMeter& meter,
-                     Sharding sharding) {
+                     const ShardOptions& options) {
   const int64_t before = meter.live();
   auto model = load_model(flags.model, {});
   const auto sizes = sizes_of(model);
   const auto tokens = random_tokens(flags, model);
-  AdamW optimizer(trainable(*model), {}, group, {.sharding = sharding});
+  AdamW optimizer(trainable(*model), {}, group, options);
   model->set_block_runner(std::make_shared<TrainingBlocks>(&optimizer.shards(), BlockRunOptions{}));
   for (int step = 0; step < 2; ++step) {
     loss_of(model, tokens).backward();
@@ -110,8 +111,8 @@ Row measure_sharding(const MemoryFlags& flags, Group& group, const MemoryMeter& 
   const auto held =
       static_cast<double>(meter.live() - before) - static_cast<double>(tokens.nbytes());
   const auto bytes = optimizer.bytes();
-  Row row{.what = std::string("sharding ") + std::string(enum_name(sharding)),
-          .predicted = predicted_bytes(sizes, sharding, static_cast<double>(group.size())),
+  Row row{.what = std::string("sharding ") + std::string(enum_name(options.sharding)),
+          .predicted = predicted_bytes(sizes, options, static_cast<double>(group.size())),
           .measured = group.max({held})[0],
           .parts = {}};
   row.parts = {{"parameters", bytes.parameters},
@@ -156,7 +157,8 @@ void measure(const MemoryFlags& flags, const RankInfo& rank) {
   const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, meter);
   std::vector<Row> rows;
   for (const auto& [sharding, name] : EnumNames<Sharding>::names) {
-    rows.push_back(measure_sharding(flags, group, *meter, sharding));
+    rows.push_back(measure_sharding(flags, group, *meter,
+                                    {.sharding = sharding, .exact_sums = flags.bit_equal}));
   }
   for (const auto& [recompute, name] : EnumNames<Recompute>::names) {
     rows.push_back(measure_recompute(flags, *meter, recompute));
@@ -197,6 +199,8 @@ void add_bench_memory(CLI::App& bench, Action& action) {
   verb->add_option("--sequence-length", flags->sequence_length, "Tokens of a sequence [256]")
       ->check(whole_number(2))
       ->type_name("N");
+  verb->add_flag("--bit-equal", flags->bit_equal,
+                 "Gradients in float64, as with parallel.bit_equal");
   verb->add_flag("--json", flags->json, "Print JSON instead of a table");
   verb->callback([flags, &action] { action = [flags] { run_memory(*flags); }; });
 }

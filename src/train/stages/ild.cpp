@@ -17,7 +17,8 @@ struct TeacherLayer {
   at::Tensor mixer_out;  // (B, T, D)
 };
 
-// Sums over layers, left on the device until the step is over: reading them would stall it.
+// Sums over layers and micro-batches in float64, left on the device until the step is over: reading
+// them would stall it.
 struct StudentLoss {
   at::Tensor hidden, mixer;  // scalars
 
@@ -44,7 +45,7 @@ StudentLoss train_layer(const IldStage& stage, Trainee& student, const Lesson& l
   const auto hidden = ild_distance(out.hidden, teacher.hidden, lesson.weights, stage.form);
   const auto mixer = ild_distance(out.mixer_out, teacher.mixer_out, lesson.weights, stage.form);
   (hidden * stage.hidden_weight + mixer * stage.mixer_weight).backward();
-  return {hidden.detach(), mixer.detach()};
+  return {hidden.detach().to(torch::kDouble), mixer.detach().to(torch::kDouble)};
 }
 
 // Walks the base once and trains the same layer of every student as it goes.
