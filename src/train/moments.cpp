@@ -28,12 +28,10 @@ std::vector<float> tree_levels(bool with_sign) {
   return levels;
 }
 
-// 16 bits for every position, a function of step and position alone.
-at::Tensor noise(int64_t begin, const at::Tensor& like, int64_t step) {
+// 16 bits for every place, a function of step and place alone.
+at::Tensor noise(const at::Tensor& places, int64_t step) {
   constexpr int64_t kMask = 0x7fffffff;
-  const auto options = like.options().dtype(at::kLong);
-  auto x = at::arange(begin, begin + like.numel(), options);
-  x.bitwise_and_(kMask).add_((step * 0x9e3779b1) & kMask);
+  auto x = places.bitwise_and(kMask).add_((step * 0x9e3779b1) & kMask);
   for (const int64_t factor : {0x45d9f3b, 0x119de1f3}) {
     x.bitwise_xor_(x.bitwise_right_shift(16)).mul_(factor).bitwise_and_(kMask);
   }
@@ -82,13 +80,16 @@ void Moment::encode(int64_t begin, const at::Tensor& values) {
   values_.narrow(0, begin, values.numel()).copy_(at::bucketize(unit, midpoints_).flatten());
 }
 
-void Moment::write(int64_t begin, const at::Tensor& values, int64_t step) {
+void Moment::write(int64_t begin, const at::Tensor& values, int64_t step, at::Tensor places) {
   const auto part = values_.narrow(0, begin, values.numel());
   if (format_ == MomentFormat::kInt8) {
     encode(begin, values);
   } else if (format_ == MomentFormat::kBf16) {
     // Adding below the kept bits carries into them with the right probability.
-    const auto bits = values.view(at::kInt) + noise(begin, values, step);
+    if (!places.defined()) {
+      places = at::arange(begin, begin + values.numel(), values.options().dtype(at::kLong));
+    }
+    const auto bits = values.view(at::kInt) + noise(places, step);
     part.copy_(bits.bitwise_and(~0xffff).view(at::kFloat));
   } else if (part.data_ptr() != values.data_ptr()) {
     part.copy_(values);

@@ -13,7 +13,7 @@ namespace zebra {
 // as that), a range at a time:
 //
 //   fp32   as it is
-//   bf16   2 bytes; rounded at random, from a generator that is a function of step and position:
+//   bf16   2 bytes; rounded at random, from a generator that is a function of step and place:
 //          rounding to the nearest would leave a second moment where it is, for at a decay of 0.999
 //          its change is smaller than half a unit in the last place
 //   int8   1 byte, and a float32 scale for every 256 values: codes of a dynamic tree, finest near
@@ -33,7 +33,10 @@ class Moment {
   // The values of [begin, begin + size): a view that may be written to in place for fp32, otherwise
   // a copy.
   at::Tensor read(int64_t begin, int64_t size) const;
-  void write(int64_t begin, const at::Tensor& values, int64_t step);
+  // places: (size) int64, what the elements are to the generator of bf16; by default where they
+  // stand.
+  void write(int64_t begin, const at::Tensor& values, int64_t step, at::Tensor places = {});
+  bool wants_places() const { return format_ == MomentFormat::kBf16; }
 
   int64_t bytes() const;
 

@@ -103,8 +103,9 @@ void AdamW::update_group(ParameterGroup& group, State& state, double learning_ra
                       /*max_exp_avg_sqs=*/{}, {state.step}, learning_rate, options_.beta1,
                       options_.beta2, group.weight_decay, options_.eps, /*amsgrad=*/false,
                       /*maximize=*/false);
-    state.exp_avg.write(begin, exp_avg, steps_);
-    state.exp_avg_sq.write(begin, exp_avg_sq, steps_);
+    const auto places = state.exp_avg.wants_places() ? group.places(begin, size) : at::Tensor();
+    state.exp_avg.write(begin, exp_avg, steps_, places);
+    state.exp_avg_sq.write(begin, exp_avg_sq, steps_, places);
     if (!state.master.is_same(group.own)) part(group.own).copy_(part(state.master));
   }
 }

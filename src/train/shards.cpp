@@ -113,6 +113,19 @@ class ParameterShards::Hook : public torch::autograd::PostAccumulateGradHook {
   size_t member_;
 };
 
+at::Tensor ParameterGroup::places(int64_t begin, int64_t size) const {
+  std::vector<at::Tensor> runs;
+  int64_t at = 0;  // in own
+  for (const auto& segment : segments) {
+    const int64_t from = std::max(begin, at), to = std::min(begin + size, at + segment.own_size);
+    const int64_t first = segment.place + segment.own_begin - at;
+    if (from < to)
+      runs.push_back(at::arange(first + from, first + to, own.options().dtype(at::kLong)));
+    at += segment.own_size;
+  }
+  return at::cat(runs);
+}
+
 // ---- laying out ---------------------------------------------------------------------------------
 
 ParameterShards::ParameterShards(std::vector<NamedParameter> parameters, Group& group,
@@ -169,8 +182,10 @@ void ParameterShards::make_group(std::vector<NamedParameter> parameters, double 
   }
   const int64_t parts = shares_ ? ranks_.size() : 1;
   const int64_t multiple = shares_ ? parts * kRow : std::max(kAlign, options_.align);
-  int64_t total = 0;
+  int64_t total = 0, before = 0;
   for (auto& segment : group.segments) {
+    segment.place = before;
+    before += segment.size;
     segment.size = round_up(segment.size, multiple);
     total += segment.size;
   }

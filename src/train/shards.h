@@ -52,6 +52,7 @@ struct FlatSegment {
   int64_t unit = 0;
   int64_t size = 0;  // elements of the whole; each rank owns a W-th, or all of it (none)
   int64_t own_begin = 0, own_size = 0;
+  int64_t place = 0;  // of its first element in the group, what fills up the ranks' parts left out
   std::vector<Member> members = {};
   at::Tensor full = {}, full_grad = {};  // (size); full_grad undefined while there is none
   at::Tensor own = {}, own_grad = {};    // (own_size), views of the group's
@@ -63,6 +64,10 @@ struct ParameterGroup {
   std::vector<FlatSegment> segments;
   at::Tensor own;       // flat: this rank's parts, in the parameters' dtype
   at::Tensor own_grad;  // flat: the gradient of those, summed over ranks, in the dtype of sums
+
+  // (size) int64: names of own's elements [begin, begin + size), the same however they are shared
+  // out.
+  at::Tensor places(int64_t begin, int64_t size) const;
 };
 
 // Moves the parameters into flat buffers, of which they become views, and shares the buffers out:

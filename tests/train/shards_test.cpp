@@ -25,6 +25,7 @@ struct Layout {
   Recompute recompute = Recompute::kNone;
   int64_t micro_batches = 1;
   bool exact_sums = false;
+  MomentFormat moments = MomentFormat::kFp32;
 };
 
 std::string name_of(const Layout& layout) {
@@ -37,8 +38,9 @@ struct Trained {
   std::map<std::string, at::Tensor> weights;
 };
 
-OptimizerOptions optimizer_options() {
+OptimizerOptions optimizer_options(MomentFormat moments = MomentFormat::kFp32) {
   OptimizerOptions options;
+  options.moments = moments;
   options.weight_decay = 0.1;
   // AdamW divides a gradient by its own size: one that is rounding alone (that of a key's bias,
   // which no softmax sees) would move its weight as far as any other, to where rounding says.
@@ -52,10 +54,11 @@ class Student {
   Student(Group& group, const Layout& layout, at::ScalarType dtype = at::kFloat)
       : group_(group), layout_(layout), model_(small_hybrid()) {
     model_->to(dtype);
-    optimizer_ = std::make_unique<AdamW>(trainable(*model_), optimizer_options(), group,
-                                         ShardOptions{.sharding = layout.sharding,
-                                                      .micro_batches = layout.micro_batches,
-                                                      .exact_sums = layout.exact_sums});
+    optimizer_ =
+        std::make_unique<AdamW>(trainable(*model_), optimizer_options(layout.moments), group,
+                                ShardOptions{.sharding = layout.sharding,
+                                             .micro_batches = layout.micro_batches,
+                                             .exact_sums = layout.exact_sums});
     model_->set_block_runner(std::make_shared<TrainingBlocks>(
         &optimizer_->shards(), BlockRunOptions{.recompute = layout.recompute}));
   }
@@ -179,17 +182,22 @@ TEST_CASE("shards: how the state is shared out does not change a bit of two rank
 TEST_CASE("shards: with exact sums every layout has the same bits, rows being computed alone",
           "[dist]") {
   constexpr int64_t kSteps = 10;
-  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+  using enum MomentFormat;
+  for (const auto& [dtype, moments] : {std::pair{at::kFloat, kFp32},
+                                       {at::kFloat, kBf16},
+                                       {at::kFloat, kInt8},
+                                       {at::kBFloat16, kFp32}}) {
     const auto alone = [&](int64_t ranks, Sharding sharding) {
-      return train({ranks, sharding, Recompute::kNone, kRows / ranks, /*exact_sums=*/true}, kSteps,
-                   dtype);
+      return train({ranks, sharding, Recompute::kNone, kRows / ranks, /*exact_sums=*/true, moments},
+                   kSteps, dtype);
     };
     const auto one = alone(1, Sharding::kNone);
     CHECK(one.losses.back() != one.losses.front());
     for (const int64_t ranks : {2, 4, 8}) {
       for (const auto sharding :
            {Sharding::kNone, Sharding::kZero1, Sharding::kZero2, Sharding::kFull}) {
-        INFO(at::toString(dtype) << ", " << ranks << " ranks, " << enum_name(sharding));
+        INFO(at::toString(dtype) << ", moments " << enum_name(moments) << ", " << ranks
+                                 << " ranks, " << enum_name(sharding));
         check_same(alone(ranks, sharding), one);
       }
     }
