@@ -170,12 +170,13 @@ void run_stage(Job& job, const Stage& stage, uint64_t key) {
 
 // Ranks that share a machine's cores have fewer threads each, and MKL's products would round
 // differently. On Intel's processors it can do without, from its first call on; the user may have
-// said how.
-void make_products_alike() {
-  if (!__builtin_cpu_is("intel") || !__builtin_cpu_supports("avx2")) return;
+// said how. False on others.
+bool make_products_alike() {
+  if (!__builtin_cpu_is("intel") || !__builtin_cpu_supports("avx2")) return false;
   const bool wide = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512vl");
   ::setenv("MKL_CBWR", wide ? "AVX512,STRICT" : "AVX2,STRICT", /*overwrite=*/0);
+  return true;
 }
 
 // What is to be done about a stage. Rank 0 looks, for all.
@@ -250,7 +251,7 @@ void run_recipe(const Recipe& recipe, const RunOptions& options) {
 void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group) {
   check_names(options);
   use_threads(recipe.threads, group.info().local_world);
-  if (recipe.parallel.bit_equal) make_products_alike();
+  const bool alike = !recipe.parallel.bit_equal || make_products_alike();
   install_stop_handlers();
   set_time_limit(recipe.time_limit_minutes);
   group.set_timeout(std::chrono::seconds(recipe.parallel.timeout_seconds));
@@ -264,6 +265,11 @@ void run_recipe(const Recipe& recipe, const RunOptions& options, Group& group) {
   if (group.size() > 1) {
     log_info(str(group.size(), " ranks, sharding ", enum_name(recipe.parallel.sharding),
                  recipe.parallel.bit_equal ? ", bit_equal" : ""));
+  }
+  if (!alike && recipe.threads == 0) {
+    log_warning(
+        "parallel.bit_equal: on this processor products may round differently with fewer threads; "
+        "set threads to the same number for every number of ranks");
   }
   run_stages_of(*job, options);
 }
