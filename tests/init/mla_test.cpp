@@ -17,10 +17,6 @@ at::Tensor latent_product(const MlaWeights& w, const MlaOptions& o) {
   return w.kv_b.matmul(w.kv_a.narrow(0, 0, o.kv_lora_rank));
 }
 
-at::Tensor repeated(const at::Tensor& weight, int64_t times) {
-  return heads(weight, kKvHeads).repeat_interleave(times, 0).reshape({-1, weight.size(1)});
-}
-
 }  // namespace
 
 TEST_CASE("mla init: at full rank the products are the base's own matrices") {
